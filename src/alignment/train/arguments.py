@@ -1,0 +1,81 @@
+"""Recipe to the arguments of transformers' Trainer and TRL's, for every stage alike.
+
+Everything that a default of either library could change is stated here, so an upstream change of defaults changes
+nothing. What the recipe does not decide (logging to services, pushing, cards) is switched off: this project does it.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from transformers import TrainingArguments
+
+from alignment.recipe.schedule import Schedule
+from alignment.recipe.schema import TrainSpec
+from alignment.train.context import StageContext
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+PROCESS_GROUP_TIMEOUT_SECONDS = 1800
+
+
+def make_arguments(
+    kind: type[Arguments], recipe: Any, context: StageContext, *, schedule: Schedule, bf16: bool, **further: Any
+) -> Arguments:
+    """The arguments of one training run.
+
+    Args:
+        kind: `TrainingArguments` or a TRL configuration class.
+        schedule: steps, accumulation and batch as derived from the recipe and the number of processes.
+        bf16: compute in bfloat16.
+        further: what only this stage's trainer has.
+    """
+    train: TrainSpec = recipe.train
+    save_steps = train.save_steps or schedule.steps
+    return kind(
+        output_dir=str(context.run_dir / "checkpoints"),
+        max_steps=schedule.steps,
+        per_device_train_batch_size=schedule.per_device_batch_size,
+        per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
+        gradient_accumulation_steps=schedule.accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler_type,
+        lr_scheduler_kwargs=dict(train.lr_scheduler_kwargs),
+        warmup_steps=train.warmup_steps,
+        optim=train.optim,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=1e-8,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=bf16,
+        fp16=False,
+        tf32=None,
+        use_cpu=context.cpu,
+        gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+        logging_strategy="steps",
+        logging_steps=train.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if train.eval_steps else "no",
+        eval_steps=train.eval_steps,
+        save_strategy="steps",
+        save_steps=save_steps,
+        save_total_limit=train.save_total_limit,
+        load_best_model_at_end=train.keep == "best",
+        metric_for_best_model="eval_loss" if train.keep == "best" else None,
+        greater_is_better=False if train.keep == "best" else None,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        # Rows come in the order of `row_order`; accelerate deals whole batches to the ranks in turn.
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        average_tokens_across_devices=True,
+        dataloader_pin_memory=not context.cpu and torch.cuda.is_available(),
+        dataloader_drop_last=False,
+        ddp_timeout=PROCESS_GROUP_TIMEOUT_SECONDS,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to=[],
+        push_to_hub=False,
+        **further,
+    )

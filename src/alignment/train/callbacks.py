@@ -1,0 +1,133 @@
+"""What happens at a log line: gates, metrics.jsonl, the console and the tracker.
+
+A gate that does not hold ends the run before anything is saved; the recipe has no key that lets it pass.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignment.errors import DivergedError
+from alignment.train.console import Console
+from alignment.train.tracking import Tracker
+
+# TRL counts tokens per process and pads; ours come from the rows (see RunLog).
+NOT_LOGGED = ("num_tokens", "epoch", "total_flos")
+
+
+class FiniteGate(TrainerCallback):
+    """Ends the run when a loss or gradient norm is not a number. transformers would log 0.0 and train on."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(float(value)):
+                raise DivergedError(
+                    f"step {state.global_step}: {name} is {value}; expected a finite number. Lower train.learning_rate, "
+                    "or look at the rows of this step; no weights were saved after it."
+                )
+
+
+class FirstStepGate(TrainerCallback):
+    """Checks the log of step 1, whose numbers are still those of the start model.
+
+    Args:
+        expected: metric name to (value, tolerance).
+        reason: what a violation means and what to do.
+    """
+
+    def __init__(self, expected: dict[str, tuple[float, float]], reason: str) -> None:
+        self.expected = expected
+        self.reason = reason
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        if state.global_step != 1 or "loss" not in (logs or {}):
+            return
+        for name, (value, tolerance) in self.expected.items():
+            found = float(logs[name])
+            if not abs(found - value) <= tolerance:
+                raise DivergedError(
+                    f"step 0: {name} is {found:.6g}; expected {value:.6g} within {tolerance:.2g}. {self.reason}"
+                )
+
+
+class RunLog(TrainerCallback):
+    """Writes metrics.jsonl and feeds console and tracker; does something on rank 0 only.
+
+    Args:
+        tokens_at_step: tokens seen after each optimizer step, shape [steps + 1], without padding, over all processes.
+        rows_per_epoch: rows of one epoch; with `global_batch_size` it gives the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tokens_at_step: np.ndarray,
+        rows_per_epoch: int,
+        global_batch_size: int,
+        console: Console,
+        tracker: Tracker | None,
+    ) -> None:
+        self.path = path
+        self.tokens_at_step = tokens_at_step
+        self.rows_per_epoch = rows_per_epoch
+        self.global_batch_size = global_batch_size
+        self.console = console
+        self.tracker = tracker
+        self.last: tuple[int, float] | None = None
+        self.seconds_to_first_step: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.begun = time.perf_counter()
+        self.last = (state.global_step, self.begun)
+        if state.is_world_process_zero:
+            _drop_lines_after(self.path, state.global_step)
+            self.console.start(state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.seconds_to_first_step is None:
+            self.seconds_to_first_step = time.perf_counter() - self.begun
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        step, now = state.global_step, time.perf_counter()
+        metrics = {name: value for name, value in logs.items() if name not in NOT_LOGGED and not name.endswith("_num_tokens")}
+        if "loss" in logs and step > self.last[0]:
+            tokens = int(self.tokens_at_step[step] - self.tokens_at_step[self.last[0]])
+            metrics["tokens_per_second"] = round(tokens / (now - self.last[1]), 1)
+            metrics["tokens"] = int(self.tokens_at_step[step])
+            metrics["epoch"] = round(step * self.global_batch_size / self.rows_per_epoch, 4)
+            self.last = (step, now)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
+        self.console.update(step, metrics)
+        if self.tracker is not None:
+            self.tracker.log(metrics, step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.console.close()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Removes what a resumed run will write again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
