@@ -9,25 +9,21 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainingArguments
 
-from alignment.recipe.schedule import Schedule
 from alignment.recipe.schema import TrainSpec
-from alignment.train.context import StageContext
+from alignment.train.training import Training
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 PROCESS_GROUP_TIMEOUT_SECONDS = 1800
 
 
-def make_arguments(
-    kind: type[Arguments], recipe: Any, context: StageContext, *, schedule: Schedule, bf16: bool, **further: Any
-) -> Arguments:
+def make_arguments(kind: type[Arguments], training: Training, **further: Any) -> Arguments:
     """The arguments of one training run.
 
     Args:
         kind: `TrainingArguments` or a TRL configuration class.
-        schedule: steps, accumulation and batch as derived from the recipe and the number of processes.
-        bf16: compute in bfloat16.
         further: what only this stage's trainer has.
     """
+    recipe, context, schedule = training.recipe, training.context, training.schedule
     train: TrainSpec = recipe.train
     save_steps = train.save_steps or schedule.steps
     return kind(
@@ -46,7 +42,7 @@ def make_arguments(
         adam_epsilon=1e-8,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        bf16=bf16,
+        bf16=training.bf16,
         fp16=False,
         tf32=None,
         use_cpu=context.cpu,

@@ -1,0 +1,52 @@
+# Each target sets up what it needs. PYTHON is any Python >= 3.11.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints/cpu.txt
+STAMP := $(VENV)/.installed
+# The tests and the quickstart neither need nor use a network.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+
+.PHONY: install quickstart test test-all check acceptance bench schema goldens clean
+
+install: $(STAMP)
+
+$(STAMP): setup.py $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[deepspeed,track,dev]"
+	touch $(STAMP)
+
+quickstart: install
+	$(OFFLINE) $(BIN)/alignment run recipes/quickstart
+
+test: install
+	$(OFFLINE) $(BIN)/python -m pytest tests -m "not slow and not acceptance" --durations=15
+
+test-all: install
+	$(OFFLINE) $(BIN)/python -m pytest tests -m "not acceptance" --durations=30
+
+check: install
+	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(OFFLINE) $(BIN)/python -m pytest tests/test_layers.py tests/recipe/test_fresh.py
+	$(BIN)/alignment check recipes/*/*.yaml tests/acceptance/*.yaml
+
+# Real data, which is not part of the repository: ALIGNMENT_DATA names its folder.
+acceptance: install
+	ALIGNMENT_DATA="$${ALIGNMENT_DATA:-$$(cd .. && pwd)/shared/data}" $(OFFLINE) \
+	  $(BIN)/python -m pytest tests/acceptance -m acceptance -rs --durations=0
+
+bench: install
+	$(OFFLINE) $(BIN)/python -m benchmarks.compare
+
+# Regenerates what is derived from the schema; tests hold both fresh.
+schema: install
+	$(BIN)/python -m alignment.recipe.docs
+
+# Moves the golden traces; say why in CHANGELOG.md.
+goldens: install
+	$(OFFLINE) $(BIN)/python -m tests.goldens.update
+
+clean:
+	rm -rf $(VENV) runs recipes/quickstart/data

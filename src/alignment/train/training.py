@@ -1,0 +1,105 @@
+"""One training run from prepared rows to a verified final/, shared by every training stage.
+
+A stage opens a `Training`, builds its model and trainer, and hands both to `complete`. Which trainer that is, and what
+its loss is, stays in the stage; how a run begins, resumes, ends and proves itself is here and nowhere else.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from alignment.data.prepare import Prepared, load_prepared
+from alignment.models.load import Start, resolve_start
+from alignment.models.tokenizer import load_tokenizer
+from alignment.recipe.schedule import Schedule, make_schedule, row_order
+from alignment.recipe.schema import Recipe
+from alignment.train.callbacks import FiniteGate, RunLog
+from alignment.train.console import Console
+from alignment.train.context import StageContext
+from alignment.train.precision import resolve_bf16
+from alignment.train.tracking import open_tracker
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that is settled before a model is loaded."""
+
+    recipe: Recipe
+    context: StageContext
+    prepared: Prepared
+    tokenizer: PreTrainedTokenizerBase
+    schedule: Schedule
+    start: Start
+    bf16: bool
+    train_rows: Dataset  # in training order, one entry a position
+    eval_rows: Dataset | None
+    log: RunLog
+    begun: float
+
+    @property
+    def callbacks(self) -> list:
+        """What every trainer gets."""
+        return [FiniteGate(), self.log]
+
+
+def open_training(recipe: Recipe, context: StageContext) -> Training:
+    """Loads what `prepare` left, derives the schedule and puts the rows in training order.
+
+    Raises:
+        RecipeError: the global batch does not divide over this number of processes.
+        DataError: there are fewer rows than one global batch.
+    """
+    begun = time.perf_counter()
+    set_seed(recipe.seed)
+    prepared = load_prepared(context.prepared_folder)
+    schedule = make_schedule(recipe.train, len(prepared.train), context.world_size)
+    order = row_order(schedule, recipe.seed)
+    return Training(
+        recipe=recipe,
+        context=context,
+        prepared=prepared,
+        tokenizer=load_tokenizer(prepared.folder / "tokenizer"),
+        schedule=schedule,
+        start=resolve_start(recipe.model.path) if recipe.model.path else None,
+        bf16=resolve_bf16(recipe.train.bf16),
+        train_rows=prepared.train.select(order),
+        eval_rows=prepared.eval if prepared.eval is not None and len(prepared.eval) else None,
+        log=_open_log(recipe, context, prepared, schedule, order),
+        begun=begun,
+    )
+
+
+def _open_log(
+    recipe: Recipe, context: StageContext, prepared: Prepared, schedule: Schedule, order: np.ndarray
+) -> RunLog:
+    row_tokens = count_row_tokens(prepared.train)[order].reshape(schedule.steps, -1).sum(axis=1)
+    tracker = None
+    if context.report_to and context.rank == 0:
+        tracker = open_tracker(context.report_to, context.run_dir, f"{context.run_dir.parent.name}/{context.run_dir.name}")
+    return RunLog(
+        Path(context.run_dir) / "metrics.jsonl",
+        tokens_at_step=np.concatenate([[0], row_tokens.cumsum()]),
+        rows_per_epoch=schedule.num_rows,
+        global_batch_size=schedule.global_batch_size,
+        console=Console(context.rank == 0),
+        tracker=tracker,
+    )
+
+
+def count_row_tokens(rows: Dataset) -> np.ndarray:
+    """Tokens of each row without padding, shape [len(rows)]; of a pair both sides, as the trainers see them."""
+    length = {name: _list_lengths(rows, name) for name in rows.column_names if name.endswith("_ids")}
+    if "input_ids" in length:
+        return length["input_ids"]
+    return 2 * length["prompt_ids"] + length["chosen_ids"] + length["rejected_ids"]
+
+
+def _list_lengths(rows: Dataset, column: str) -> np.ndarray:
+    import pyarrow.compute
+
+    lengths = pyarrow.compute.list_value_length(rows.data.column(column))
+    return np.asarray(lengths, dtype=np.int64)
