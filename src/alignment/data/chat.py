@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment.data.conversation import Chat
 from alignment.data.pad_token import settle_pad_token
-from alignment.data.render import Rendered, decode_trained, render, render_pair, render_prompt
+from alignment.data.render import Rendered, decode_trained, encode_text, render, render_pair, render_prompt
 from alignment.data.template_check import check_template, find_stop_ids
 from alignment.data.templates import TEMPLATES, template_control_tokens, template_special_tokens, template_text
 from alignment.data.text_encoder import TextEncoder
@@ -26,6 +26,7 @@ __all__ = [
     "Rendered",
     "check_template",
     "decode_trained",
+    "encode_text",
     "load_chat",
     "load_plain_chat",
     "render",

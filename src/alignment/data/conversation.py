@@ -12,6 +12,7 @@ Special tokens spelled inside a message are marked with two private-use characte
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ class Chat:
     added_tokens: tuple[str, ...]  # new in the tokenizer: embeddings must be resized when they do not hold them
     encoder: TextEncoder = field(repr=False, compare=False)
 
-    @property
+    @cached_property
     def has_markers(self) -> bool:
         """Whether the template says itself what is generated."""
         return bool(_GENERATION.search(self.template))
@@ -117,20 +118,31 @@ def render_text(
     return _cut(text, [_to_stop_token(chat, text, start, end) for start, end in spans])
 
 
-def check_says(chat: Chat, message: Message, text: str) -> None:
-    """Raises DataError unless `text`, the generated part of the conversation, holds all that the message says."""
-    calls = [call.get("function", call).get("name", "") for call in message.get("tool_calls", ())]
-    said = {
-        "content": [message["content"]],
-        "reasoning_content": [message.get("reasoning_content", "")],
-        "tool_calls": calls,
-    }
-    for key, parts in said.items():
-        if not all(part.strip() in text for part in parts):
+def check_heard(chat: Chat, messages: list[Message], tools: list[dict] | None, text: str) -> None:
+    """Raises DataError unless the conversation holds every system and user message and every tool's name."""
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant" and message["role"] != "tool" and message["content"].strip() not in text:
+            raise DataError(
+                f"template {chat.template_name}: it leaves out messages[{index}] ({message['role']}, {message['content'][:40]!r});"
+                " all of it was expected. Use a template that writes it, or drop the message."
+            )
+    for tool in tools or ():
+        if tool.get("function", tool).get("name", "") not in text:
+            raise DataError(
+                f"template {chat.template_name}: it does not write the tools of the row; all of them were expected."
+                " Use a template with tools (qwen, llama-3, mistral), or drop the row."
+            )
+
+
+def check_said(chat: Chat, message: Message, text: str) -> None:
+    """Raises DataError unless `text`, what is generated of the conversation, holds all that the assistant says."""
+    said = [("content", message["content"]), ("reasoning_content", message.get("reasoning_content", ""))]
+    said += [("tool_calls", call.get("function", call).get("name", "")) for call in message.get("tool_calls", ())]
+    for key, part in said:
+        if part.strip() not in text:
             raise DataError(
                 f"template {chat.template_name}: it does not write the {key} of an assistant message that is trained on"
-                f" ({parts[0][:40]!r}); all of it was expected. Use a template that has it (qwen), train_on: last_assistant,"
-                " or drop the key."
+                f" ({part[:40]!r}); all of it was expected. Use a template that does (qwen has reasoning and tools), or drop the row."
             )
 
 

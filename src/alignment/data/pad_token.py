@@ -5,7 +5,7 @@ Padding with eos teaches a model not to stop (a collator that masks pads masks e
 
 import re
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from alignment.errors import DataError, RecipeError
 
@@ -35,10 +35,8 @@ def settle_pad_token(
     reserved = sorted((token for token in vocabulary if _RESERVED.fullmatch(token)), key=vocabulary.__getitem__)
     choices = [wanted] if wanted is not None else [*own, *(t for t in _KNOWN if t in vocabulary), *reserved]
     token = next((token for token in choices if vocabulary[token] not in taken_ids), NEW_PAD_TOKEN)
-    # As a pad token it becomes a special token, so that text which spells it is never encoded to it.
-    tokenizer.pad_token = token
-    if not _is_special(tokenizer, token):
-        tokenizer.add_special_tokens({"pad_token": token})
+    # A special token, so that text which spells it is never encoded to it.
+    tokenizer.add_special_tokens({"pad_token": AddedToken(token, special=True, normalized=False)})
     return tokenizer.convert_tokens_to_ids(token), () if token in vocabulary else (token,)
 
 
@@ -53,8 +51,3 @@ def _check_wanted(tokenizer, wanted: str, vocabulary: dict[str, int], taken_ids:
             f"chat.pad_token: {wanted!r} is the tokenizer's eos, bos or unk token, or one that the template uses; a token without a"
             " meaning was expected. Leave the key out to have a reserved or new token chosen."
         )
-
-
-def _is_special(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    added = tokenizer.added_tokens_decoder.get(tokenizer.convert_tokens_to_ids(token))
-    return added is not None and added.special

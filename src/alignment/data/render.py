@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from alignment.data.conversation import Chat, Message, check_says, make_messages, render_text
+from alignment.data.conversation import Chat, Message, check_heard, check_said, make_messages, render_text
+from alignment.data.text_encoder import Piece
 from alignment.errors import DataError
 
 TrainOn = Literal["assistant", "last_assistant", "all"]
@@ -39,13 +40,14 @@ def render(
     """
     messages = make_messages(messages, chat.system)
     pieces, turns = render_text(chat, messages, tools, add_generation_prompt=add_generation_prompt)
+    check_heard(chat, messages, tools, "".join(piece.text for piece in pieces))
     ids, ranges = chat.encoder.encode(pieces)
     if train_on == "all":
         return Rendered(ids, [1] * len(ids))
     spoken = [message for message in messages if message["role"] == "assistant"]
     loss_mask = [0] * len(ids)
     for message, turn in list(zip(spoken, turns, strict=True))[-1 if train_on == "last_assistant" else 0 :]:
-        check_says(chat, message, "".join(pieces[index].text for index in turn))
+        check_said(chat, message, "".join(pieces[index].text for index in turn))
         start, end = ranges[turn[0]][0], ranges[turn[-1]][1]
         loss_mask[start:end] = [1] * (end - start)
     return Rendered(ids, loss_mask)
@@ -88,6 +90,19 @@ def _completion(chat: Chat, prompt, completion, tools, prompt_ids: list[int], na
         )
     end = len(row.ids) - row.loss_mask[::-1].index(1)
     return row.ids[len(prompt_ids) : end]
+
+
+def encode_text(chat: Chat, text: str) -> list[int]:
+    """Ids of a document without messages: the tokenizer's bos where it has that habit, the text, and eos.
+
+    Special tokens that the text spells are ordinary text, so that no document holds the end of another.
+    """
+    position, pieces = 0, []
+    for found in chat.encoder.special_re.finditer(text):
+        pieces += [Piece(text[position : found.start()]), Piece(found.group(), literal=True)]
+        position = found.end()
+    ids, _ = chat.encoder.encode([*pieces, Piece(text[position:])])
+    return [*(() if chat.bos_id is None else (chat.bos_id,)), *ids, chat.tokenizer.eos_token_id]
 
 
 def decode_trained(chat: Chat, ids: Sequence[int], mask: Sequence[int]) -> list[str]:
