@@ -1,0 +1,1 @@
+"""Measuring a model on held-out rows: metrics, generation, log-probabilities, scores."""
