@@ -10,6 +10,7 @@ It knows nothing of messages or templates.
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
@@ -74,9 +75,18 @@ class TextEncoder:
 
     def decode(self, ids: list[int], start: int, end: int) -> str:
         """Text of ids[start:end] as it stands after ids[:start]."""
-        run = ids[start:end]
-        after_special = start == 0 or ids[start - 1] in self.added_ids
-        if start == 0 or (after_special and self.adds_space_after_special):
+        if self.adds_space_after_special:
+            sections = groupby(range(start, end), key=lambda index: ids[index] in self.added_ids)
+            texts = [self._decode_after(ids, [*section]) for _, section in sections]
+            return "".join(texts)
+        return self._decode_after(ids, [*range(start, end)])
+
+    def _decode_after(self, ids: list[int], section: list[int]) -> str:
+        """Text of ids[section] as it stands there: SentencePiece decoders drop the space that begins a text."""
+        if not section:
+            return ""
+        start, run = section[0], [ids[index] for index in section]
+        if start == 0 or (self.adds_space_after_special and ids[start - 1] in self.added_ids):
             return self._decode(run)
         anchor = [ids[start - 1]]
         return self._decode(anchor + run)[len(self._decode(anchor)) :]
