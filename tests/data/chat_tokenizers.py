@@ -11,7 +11,23 @@ CORPUS = (
     "What is the capital of France? It is Paris.\n\nYou are a helpful assistant, and the user asks the system.\n"
     "Well,  there are  two spaces; <think> tags, a list:\n\n* one\n* two\n    indented\n"
 )
-WORDS = ("assistant", "user", "system", "model", "The", "the", "▁the", "▁is", "▁of", "Paris", "▁Paris", "\n", "\n\n", "▁▁", "▁")
+WORDS = (
+    "assistant",
+    "user",
+    "system",
+    "model",
+    "The",
+    "the",
+    "▁the",
+    "▁is",
+    "▁of",
+    "Paris",
+    "▁Paris",
+    "\n",
+    "\n\n",
+    "▁▁",
+    "▁",
+)
 KINDS = ("bytes", "bytes_rstrip", "metaspace_first", "metaspace_always")
 
 
@@ -23,7 +39,9 @@ def make_tokenizer(template: str, kind: str, without: tuple[str, ...] = ()) -> P
 
 
 def wrap_tokenizer(kind: str, tokens: list[str], bos: str | None, eos: str | None) -> PreTrainedTokenizerFast:
-    backend = Tokenizer.from_str(_byte_level() if kind.startswith("bytes") else _metaspace(kind.removeprefix("metaspace_")))
+    backend = Tokenizer.from_str(
+        _byte_level() if kind.startswith("bytes") else _metaspace(kind.removeprefix("metaspace_"))
+    )
     rstrip = kind == "bytes_rstrip"  # as Phi 3 has them: the token swallows the spaces after it
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False, rstrip=rstrip) for token in tokens])
     names = {"bos_token": bos, "eos_token": eos, "unk_token": "<unk>" if kind.startswith("metaspace") else None}
@@ -36,14 +54,18 @@ def _byte_level() -> str:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator([CORPUS] * 3, trainers.BpeTrainer(vocab_size=400, initial_alphabet=sorted(alphabet), show_progress=False))
+    backend.train_from_iterator(
+        [CORPUS] * 3, trainers.BpeTrainer(vocab_size=400, initial_alphabet=sorted(alphabet), show_progress=False)
+    )
     return backend.to_str()
 
 
 @cache
 def _metaspace(prepend_scheme: str) -> str:
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(set(CORPUS.replace(" ", "")) | set(WORDS))]
-    backend = Tokenizer(models.Unigram([(piece, -1.0 - 1.0 / len(piece)) for piece in pieces], unk_id=0, byte_fallback=True))
+    backend = Tokenizer(
+        models.Unigram([(piece, -1.0 - 1.0 / len(piece)) for piece in pieces], unk_id=0, byte_fallback=True)
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prepend_scheme, split=False)
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]

@@ -1,7 +1,6 @@
 """Every template x tokenizer x conversation shape: what is trained, what is served, and that they are the same."""
 
 import json
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +13,16 @@ from alignment.data.chat import TEMPLATES, decode_trained, load_chat, render, re
 from alignment.data.template_check import serve
 from alignment.errors import DataError
 from alignment.recipe.schema import ChatSpec
+from tests.goldens.update import TRL_TEMPLATES, chat_golden, golden_path, trl_golden
 
 HERE = Path(".")
-TOOLS = [{"type": "function", "function": {"name": "add", "description": "Add <numbers>.", "parameters": {"type": "object"}}}]
-CALL = {"role": "assistant", "tool_calls": [{"id": "call00001", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]}
+TOOLS = [
+    {"type": "function", "function": {"name": "add", "description": "Add <numbers>.", "parameters": {"type": "object"}}}
+]
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "call00001", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+}
 RESULT = {"role": "tool", "content": "3", "name": "add", "tool_call_id": "call00001"}
 CALL_TEXT = {
     "qwen": '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',
@@ -40,7 +45,9 @@ def chat(request):
 
 def turns(*contents, system=None):
     messages = [] if system is None else [{"role": "system", "content": system}]
-    return messages + [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(contents)]
+    return messages + [
+        {"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(contents)
+    ]
 
 
 def runs(mask):
@@ -91,7 +98,10 @@ SHAPES = {
     "empty question": (turns("", PLAIN), [PLAIN]),
     "very long": (turns("Hi " * 3000, PLAIN * 300, "x", "y"), [PLAIN * 300, "y"]),
     "unicode": (turns("Où?", "東京 👩‍👩‍👧 Å é ﬁ ü"), ["東京 👩‍👩‍👧 Å é ﬁ ü"]),
-    "markers in content": (turns("{% generation %}", "{{ bos_token }} [INST] <think>"), ["{{ bos_token }} [INST] <think>"]),
+    "markers in content": (
+        turns("{% generation %}", "{{ bos_token }} [INST] <think>"),
+        ["{{ bos_token }} [INST] <think>"],
+    ),
 }
 
 
@@ -101,7 +111,9 @@ def test_the_answers_and_their_stop_tokens_are_trained_and_the_rest_is_as_served
     assert_properties(chat, messages, said)
 
 
-@pytest.mark.parametrize("said", [" leading", "trailing ", "\nline", "\n\nlines\n", "  two  ", " ", "\n", "\t", "a\n", " \n x"])
+@pytest.mark.parametrize(
+    "said", [" leading", "trailing ", "\nline", "\n\nlines\n", "  two  ", " ", "\n", "\t", "a\n", " \n x"]
+)
 def test_spaces_and_newlines_at_the_edges_are_trained_as_they_are(chat, said):
     assert_properties(chat, turns("Hi", said, "And?\n", PLAIN), [said, PLAIN], clean=False)
 
@@ -177,7 +189,6 @@ def test_a_pair_shares_its_prompt_and_both_completions_stop(chat):
     assert rejected_ids == [stop_id]
 
 
-TRL_TEMPLATES = Path(find_spec("trl").origin).parent / "chat_templates"  # found, not imported: that takes four seconds
 # What the same family's own template, as trl ships it, renders for content without spaces at its edges.
 STOCK = {"llama-3": "llama3", "gemma": "gemma", "qwen": "qwen3_instruct_2507", "phi": "phi3"}
 
@@ -188,12 +199,19 @@ def test_conversations_read_as_in_the_familys_own_template(template):
     stock = (TRL_TEMPLATES / f"{STOCK[template]}.jinja").read_text()
     for messages in (turns("Hi", PLAIN, "x"), turns("Hi", PLAIN, "a b", "Oh.\nYes", "y")):
         ours = chat.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        theirs = chat.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=stock, add_generation_prompt=True)
+        theirs = chat.tokenizer.apply_chat_template(
+            messages, tokenize=False, chat_template=stock, add_generation_prompt=True
+        )
         assert ours == theirs
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_goldens(template):
-    from tests.goldens.update import chat_golden, golden_path  # noqa: PLC0415
-
     assert json.loads(golden_path(template).read_text()) == chat_golden(template)
+
+
+def test_each_template_that_trl_ships_holds_the_properties_or_is_refused_by_name():
+    recorded = json.loads((golden_path("chatml").parent / "trl_templates.json").read_text())
+    found = trl_golden()
+    assert found == recorded
+    assert all(verdict == "holds" or name in verdict for name, verdict in found.items())

@@ -1,19 +1,28 @@
 """Golden traces: `python -m tests.goldens.update` writes them anew; the tests only read them."""
 
 import json
+import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "data"))
 
-from chat_tokenizers import make_tokenizer  # noqa: E402
+from chat_tokenizers import make_tokenizer, wrap_tokenizer  # noqa: E402
 
 from alignment.data.chat import TEMPLATES, load_chat, render  # noqa: E402
 from alignment.data.conversation import make_messages, render_text  # noqa: E402
+from alignment.errors import DataError  # noqa: E402
 from alignment.recipe.schema import ChatSpec  # noqa: E402
 
-TOOL = {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}}
+# trl's templates name their special tokens in these ways.
+CONTROL = re.compile(r"<\|[^<>|'\"]+\|>|<｜[^｜]+｜>|<\w+_of_\w+>|<\w+\|>|<\|\w+>|<end_of_utterance>")
+TRL_TEMPLATES = Path(find_spec("trl").origin).parent / "chat_templates"  # found, not imported: that takes four seconds
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}},
+}
 CALL = {"id": "call00001", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -52,7 +61,27 @@ def _case(chat, messages, tools) -> dict:
     return {"text": text.split("\n"), "ids": " ".join(map(str, row.ids)), "mask": "".join(map(str, row.loss_mask))}
 
 
+def trl_golden() -> dict[str, str]:
+    """For each template that trl ships: `holds`, or the beginning of the refusal."""
+    return {path.stem: _verdict(path) for path in sorted(TRL_TEMPLATES.glob("*.jinja"))}
+
+
+def _verdict(path: Path) -> str:
+    tokens = sorted(set(CONTROL.findall(path.read_text(encoding="utf-8"))))
+    tokenizer = wrap_tokenizer("bytes", ["<s>", "</s>", *tokens], bos="<s>", eos="</s>")
+    try:
+        load_chat(tokenizer, ChatSpec(template=path.name), path.parent)
+    except DataError as error:
+        return f"refused: {str(error)[:150]}"
+    return "holds"
+
+
+def write_golden(path: Path, golden: dict) -> None:
+    path.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(path)
+
+
 if __name__ == "__main__":
     for name in TEMPLATES:
-        golden_path(name).write_text(json.dumps(chat_golden(name), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        print(golden_path(name))
+        write_golden(golden_path(name), chat_golden(name))
+    write_golden(HERE / "trl_templates.json", trl_golden())

@@ -48,9 +48,10 @@ def load_chat(tokenizer: PreTrainedTokenizerBase, spec: ChatSpec, recipe_dir: Pa
     chat = _make_chat(tokenizer, name, template, spec.system)
     chat = replace(chat, stop_ids=find_stop_ids(chat))
     if violated := check_template(chat):
+        more = f"; and {len(violated) - 2} more" if len(violated) > 2 else ""
         raise DataError(
-            f"chat.template: {name} does not hold what training needs: {'; '.join(violated)}. Use one of {', '.join(TEMPLATES)},"
-            " or a .jinja file with generation markers around the assistant's text and its stop token."
+            f"chat.template: {name} does not hold what training needs: {'; '.join(violated[:2])}{more}. Use one of"
+            f" {', '.join(TEMPLATES)}, or a .jinja file with generation markers around the assistant's text and its stop token."
         )
     tokenizer.chat_template = template
     return _with_pad(chat, spec.pad_token, template) if needs_pad else chat
