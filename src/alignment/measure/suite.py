@@ -236,7 +236,8 @@ def _generate(subject: _Subject, prompts: list[tuple[int, ...]]) -> list[Generat
 
 def _measure_nll(subject: _Subject, chosen: Dataset, rows: list[EvalRow], indices: Sequence[int]) -> None:
     input_ids, labels = list(chosen["input_ids"]), list(chosen["labels"])
-    masks = [[int(label != IGNORE_INDEX) for label in row] for row in labels]
+    # The first token has nothing before it to be predicted from.
+    masks = [[0, *(int(label != IGNORE_INDEX) for label in row[1:])] for row in labels]
     logps = masked_logps(subject.model, input_ids, masks, **subject.forward)
     for index, row, ids, mask in zip(indices, logps, input_ids, masks, strict=True):
         num_bytes = count_trained_bytes(subject.tokenizer, ids, mask)
