@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from alignment.data.templates import template_bos_eos, template_special_tokens
@@ -28,7 +28,18 @@ WORDS = (
     "▁▁",
     "▁",
 )
-KINDS = ("bytes", "bytes_rstrip", "metaspace_first", "metaspace_always")
+# bytes_rstrip: special tokens swallow the spaces after them (Phi 3). bytes_split: Llama 3's pre-tokenizer.
+# metaspace_legacy: Llama 2's normalizer instead of a pre-tokenizer.
+KINDS = (
+    "bytes",
+    "bytes_rstrip",
+    "bytes_split",
+    "bytes_prefix",
+    "metaspace_first",
+    "metaspace_always",
+    "metaspace_legacy",
+)
+LLAMA_3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def make_tokenizer(template: str, kind: str, without: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
@@ -40,7 +51,7 @@ def make_tokenizer(template: str, kind: str, without: tuple[str, ...] = ()) -> P
 
 def wrap_tokenizer(kind: str, tokens: list[str], bos: str | None, eos: str | None) -> PreTrainedTokenizerFast:
     backend = Tokenizer.from_str(
-        _byte_level() if kind.startswith("bytes") else _metaspace(kind.removeprefix("metaspace_"))
+        _byte_level(kind) if kind.startswith("bytes") else _metaspace(kind.removeprefix("metaspace_"))
     )
     rstrip = kind == "bytes_rstrip"  # as Phi 3 has them: the token swallows the spaces after it
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False, rstrip=rstrip) for token in tokens])
@@ -49,9 +60,14 @@ def wrap_tokenizer(kind: str, tokens: list[str], bos: str | None, eos: str | Non
 
 
 @cache
-def _byte_level() -> str:
+def _byte_level(kind: str) -> str:
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "bytes_prefix")
+    if kind == "bytes_split":
+        split = pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), behavior="isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
@@ -66,7 +82,10 @@ def _metaspace(prepend_scheme: str) -> str:
     backend = Tokenizer(
         models.Unigram([(piece, -1.0 - 1.0 / len(piece)) for piece in pieces], unk_id=0, byte_fallback=True)
     )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prepend_scheme, split=False)
+    if prepend_scheme == "legacy":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prepend_scheme, split=False)
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )

@@ -1,5 +1,6 @@
 """Loading a chat: templates, refusals, pad and stop tokens, and plain text."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,17 @@ def test_a_special_token_that_the_tokenizer_cannot_spell_otherwise_is_refused_by
 def test_a_completion_begins_and_ends_with_the_assistant():
     with pytest.raises(DataError, match="rejected: found messages of \\['user'\\]"):
         render_pair(chatml(), ROW[:1], ROW[1:], ROW[:1])
+
+
+def test_no_tools_are_the_same_as_an_empty_list_of_them():
+    assert render(chatml(), ROW, []) == render(chatml(), ROW)
+    with pytest.raises(DataError, match="refuses the messages"):
+        render(chatml(), ROW, ["add"])
+
+
+def test_a_chat_can_be_sent_to_another_process():
+    chat = chatml()
+    assert render(pickle.loads(pickle.dumps(chat)), ROW) == render(chat, ROW)
 
 
 # ---- templates

@@ -33,12 +33,15 @@ STOP = {"chatml": "<|im_end|>", "qwen": "<|im_end|>", "llama-3": "<|eot_id|>", "
         "zephyr": "</s>", "phi": "<|end|>"}  # fmt: skip
 PLAIN = "Paris is the capital of France."
 
+# Its answers follow a special token, and this tokenizer writes a space there that its decoder leaves in.
+UNFIT = ("mistral", "bytes_prefix")
+
 
 def chat_of(template, kind, **spec):
     return load_chat(make_tokenizer(template, kind), ChatSpec(template=template, **spec), HERE)
 
 
-@pytest.fixture(scope="module", params=[(t, k) for t in TEMPLATES for k in KINDS], ids="-".join)
+@pytest.fixture(scope="module", params=[(t, k) for t in TEMPLATES for k in KINDS if (t, k) != UNFIT], ids="-".join)
 def chat(request):
     return chat_of(*request.param)
 
@@ -58,12 +61,17 @@ def runs(mask):
     return list(zip(starts, ends, strict=True))
 
 
+def ids_of(chat, text):
+    return chat.tokenizer(text, add_special_tokens=False).input_ids
+
+
 def readable(chat, text):
     """The text as the tokenizer can give it back.
 
     tokenizers 0.23: Metaspace with prepend_scheme=always has the same ids for "x" and " x" after a special token.
     """
-    loses_space = chat.encoder.adds_space_after_special and chat.template_name == "mistral"
+    after_special = chat.encoder.adds_space_after_special and chat.template_name == "mistral"
+    loses_space = after_special and ids_of(chat, "x") == ids_of(chat, " x")
     return text.removeprefix(" ") if loses_space else text
 
 
@@ -137,11 +145,14 @@ def test_any_text_is_trained_exactly_and_every_prompt_is_a_prefix(chat, texts):
     assert_properties(chat, turns(*texts), texts[1::2], clean=False)
 
 
-@pytest.mark.parametrize("template", CALL_TEXT)
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_that_cannot_begin_an_answer_without_a_space_is_refused():
+    with pytest.raises(DataError, match=r"trained is \[' It is four.'\], the assistant says \['It is four.'\]"):
+        chat_of(*UNFIT)
+
+
+@pytest.mark.parametrize(("template", "kind"), [(t, k) for t in CALL_TEXT for k in KINDS if (t, k) != UNFIT])
 def test_tool_calls_are_trained_and_tools_and_results_are_not(template, kind):
     messages = [*turns("1 + 2?", system="Calculate."), CALL, RESULT, {"role": "assistant", "content": "3"}]
-    messages[0], messages[1] = {"role": "system", "content": "Calculate."}, {"role": "user", "content": "1 + 2?"}
     assert_properties(chat_of(template, kind), messages, [CALL_TEXT[template], "3"], TOOLS)
 
 

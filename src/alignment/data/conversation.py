@@ -156,7 +156,7 @@ def _jinja(chat: Chat, messages, tools, add_generation_prompt) -> tuple[str, lis
             add_generation_prompt=add_generation_prompt,
             **chat.tokenizer.special_tokens_map,
         )
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, TypeError, ValueError) as error:
         raise DataError(
             f"template {chat.template_name}: it refuses the messages ({error}); messages that it can write were expected."
             " Drop the row, or use another template."

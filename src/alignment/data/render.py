@@ -39,6 +39,7 @@ def render(
     Raises DataError when the template cannot write the row, or leaves out something that would be trained.
     """
     messages = make_messages(messages, chat.system)
+    tools = tools or None
     pieces, turns = render_text(chat, messages, tools, add_generation_prompt=add_generation_prompt)
     check_heard(chat, messages, tools, "".join(piece.text for piece in pieces))
     ids, ranges = chat.encoder.encode(pieces)
