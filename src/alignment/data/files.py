@@ -1,0 +1,137 @@
+"""Local data files to rows: jsonl, json, csv, parquet and txt, also gzipped.
+
+Rows are read exactly as they stand (a csv cell is text), because a guessed schema fills absent keys with None and loses
+mixed types. Every row keeps its line, so that a message can name it. Files are read whole; nothing is cached.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import DataError
+
+Rows = list[dict[str, Any]]
+SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of one file and the line (from 1) that each begins on; of parquet and json arrays, its number."""
+
+    path: Path
+    rows: Rows
+    lines: list[int]
+
+
+def data_suffix(path: Path | str) -> str | None:
+    """`.jsonl` for `a.jsonl` and `a.jsonl.gz`; None when it is not a data file."""
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    return suffix if suffix in SUFFIXES else None
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of the bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_file(path: Path) -> FileRows:
+    """All rows of a file. Raises DataError, naming file and line, for what is not a row."""
+    if data_suffix(path) == ".parquet":
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+        return FileRows(path, rows, list(range(1, len(rows) + 1)))
+    raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: found byte {raw[error.start]:#04x}, which is not UTF-8; UTF-8 text was expected. Convert the file."
+        ) from error
+    rows, lines = _READERS[data_suffix(path)](path, text)
+    return FileRows(path, rows, lines)
+
+
+def _read_jsonl(path: Path, text: str) -> tuple[Rows, list[int]]:
+    rows, lines = [], []
+    # Not splitlines: JSON text may hold U+2028 and other characters that it takes for line ends.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            rows.append(_parse_row(path, line, number))
+            lines.append(number)
+    return rows, lines
+
+
+def _read_json(path: Path, text: str) -> tuple[Rows, list[int]]:
+    if not text.lstrip().startswith("["):
+        return _read_jsonl(path, text)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: {error.msg}; a JSON array was expected. Mend the file.") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number}: found {type(row).__name__}; an object was expected. Mend the row.")
+    return rows, list(range(1, len(rows) + 1))
+
+
+def _parse_row(path: Path, line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{number}: {error.msg} at column {error.colno}; one JSON object on each line was expected. Mend the line."
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}:{number}: found {type(row).__name__}; a JSON object was expected. Mend the line.")
+    return row
+
+
+def _read_csv(path: Path, text: str) -> tuple[Rows, list[int]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows, lines = [], []
+    before = 1
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{path}:{before + 1}: found a row with another number of cells; {len(reader.fieldnames)} cells were expected,"
+                    " as in the first line. Mend the row."
+                )
+            rows.append(row)
+            lines.append(before + 1)
+            before = reader.line_num
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{reader.line_num}: {error}; comma-separated cells were expected. Mend the line."
+        ) from error
+    return rows, lines
+
+
+def _read_txt(path: Path, text: str) -> tuple[Rows, list[int]]:
+    """One row, `text`, for each paragraph: lines up to one that is empty or blank."""
+    rows, lines = [], []
+    number = 1
+    for part in re.split(r"((?:\n[^\S\n]*){2,})", text.replace("\r\n", "\n")):
+        if paragraph := part.strip():
+            rows.append({"text": paragraph})
+            lines.append(number + part[: len(part) - len(part.lstrip())].count("\n"))
+        number += part.count("\n")
+    return rows, lines
+
+
+_READERS: dict[str, Callable[[Path, str], tuple[Rows, list[int]]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".txt": _read_txt,
+}

@@ -1,0 +1,268 @@
+"""Which rows of which sources, in which order; and whether held-out rows are among those trained on.
+
+Everything is drawn from the recipe's seed and the sources' own names: the plan is the same on every rank and machine, and
+a source that is added or reordered does not change the rows that another one gives. Reading rows is the sources'; what
+they hold is the formats'.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from alignment.data.formats import BadRow, Example, make_example
+from alignment.data.sources import Source
+from alignment.errors import DataError
+from alignment.recipe.schema import SourceSpec
+
+# Shorter documents, such as headings, are found in two texts without one being copied from the other.
+MIN_SHARED_CHARACTERS = 100
+_NUM_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MixRow:
+    """What one source gave to one split, in rows."""
+
+    split: Literal["train", "eval"]
+    source: str
+    format: str
+    asked: str  # as the recipe says it: "40000 rows", "2.5 times", "all"
+    available: int
+    obtained: int
+    unique: int
+
+    @property
+    def repeats(self) -> float:
+        """How often a row is used on average."""
+        return self.obtained / self.unique
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The plan of one split: `source_index[i]`, `row_index[i]` name the i-th row."""
+
+    split: Literal["train", "eval"]
+    sources: tuple[Source, ...]
+    source_index: np.ndarray
+    row_index: np.ndarray
+    report: tuple[MixRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.row_index)
+
+    def unique(self) -> tuple["Mixture", np.ndarray]:
+        """The distinct rows, by source and number; and for each row of the plan its place among them."""
+        pairs = np.stack([self.source_index, self.row_index], axis=1)
+        distinct, place = np.unique(pairs, axis=0, return_inverse=True)
+        return Mixture(self.split, self.sources, distinct[:, 0], distinct[:, 1], self.report), place.reshape(-1)
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """An example and the row that it came from."""
+
+    example: Example
+    source: int
+    row: int
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """Rows that were left out before encoding."""
+
+    counts: Counter = field(default_factory=Counter)  # reason: rows
+    shown: dict[str, list[str]] = field(default_factory=dict)  # reason: the first few, with file:line
+
+    def add(self, where: str, error: BadRow) -> None:
+        self.counts[error.reason] += 1
+        if self.counts[error.reason] <= _NUM_SHOWN:
+            self.shown.setdefault(error.reason, []).append(f"{where}, {error}")
+
+
+# ------------------------------------------------------------------------------------------------ the plan
+
+
+def mix(sources: Sequence[Source], seed: int, split: Literal["train", "eval"]) -> Mixture:
+    """Draws the rows of every source and puts training rows in a seeded order; held-out rows stay in file order.
+
+    Two entries with `rows` of the same files get different rows. `repeat: 2.5` is every row twice and a seeded half once more.
+    Raises DataError for a source that has no rows or fewer than asked.
+    """
+    used: dict[str, int] = {}
+    drawn, report = [], []
+    for source in sources:
+        rows = _draw(source, seed, used)
+        drawn.append(rows if split == "train" else np.sort(rows, kind="stable"))
+        report.append(
+            MixRow(
+                split, source.label, source.spec.format, _asked(source.spec), len(source.rows), len(rows), len(np.unique(rows))
+            )
+        )  # fmt: skip
+    source_index = np.repeat(np.arange(len(drawn)), [len(rows) for rows in drawn])
+    row_index = np.concatenate(drawn)
+    if split == "train":
+        order = np.random.Generator(np.random.PCG64([seed, _number("order")])).permutation(len(row_index))
+        source_index, row_index = source_index[order], row_index[order]
+    return Mixture(split, tuple(sources), source_index, row_index, tuple(report))
+
+
+def _draw(source: Source, seed: int, used: dict[str, int]) -> np.ndarray:
+    spec, available = source.spec, len(source.rows)
+    if not available:
+        raise DataError(
+            f"{source.label}: found no rows; at least one was expected. Correct 'path' or 'split', or remove the source."
+        )
+    identity = _identity(spec)
+    permutation = np.random.Generator(np.random.PCG64([seed, _number(identity)])).permutation(available)
+    if spec.rows is not None:
+        start = used.get(identity, 0)
+        used[identity] = start + spec.rows
+        if used[identity] > available:
+            before = f" after the {start} of its other entries" if start else ""
+            raise DataError(
+                f"{source.label}: found {available - start} rows{before}; rows: {spec.rows} were expected. Lower 'rows', or use 'repeat'."
+            )
+        return permutation[start : used[identity]]
+    copies, rest = divmod(round((spec.repeat or 1) * available), available)
+    if not copies and not rest:
+        raise DataError(
+            f"{source.label}: repeat: {spec.repeat} of {available} rows is no row; at least one was expected. Raise 'repeat'."
+        )
+    return np.concatenate([np.tile(np.arange(available), copies), permutation[:rest]])
+
+
+def _identity(spec: SourceSpec) -> str:
+    """What the rows are drawn by: as the recipe writes it, so that it is the same on every machine."""
+    return "\n".join([spec.path, str(spec.name), str(spec.revision), str(spec.split), *spec.data_files])
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _asked(spec: SourceSpec) -> str:
+    if spec.rows is not None:
+        return f"{spec.rows} rows"
+    return "all" if spec.repeat is None else f"{spec.repeat:g} times"
+
+
+# ------------------------------------------------------------------------------------------------ examples
+
+
+def read_examples(mixture: Mixture, on_bad_row: Literal["error", "drop"]) -> tuple[list[ExampleRow], BadRows]:
+    """The examples of a plan, and the rows that were no examples.
+
+    Raises DataError that lists every kind of bad row with its first places, unless bad rows are to be dropped; and when a
+    source has nothing else.
+    """
+    examples, bad = [], BadRows()
+    good: Counter = Counter()
+    for source_index, row_index in zip(mixture.source_index.tolist(), mixture.row_index.tolist(), strict=True):
+        source = mixture.sources[source_index]
+        try:
+            example = make_example(source.rows[row_index], source.spec)
+        except BadRow as error:
+            bad.add(source.where(row_index), error)
+            continue
+        good[source_index] += 1
+        examples.append(ExampleRow(example, source_index, row_index))
+    if bad.counts and on_bad_row == "error":
+        raise_bad_rows(bad, len(mixture), "Mend the rows, or drop them with data.on_bad_row: drop.")
+    for index, source in enumerate(mixture.sources):
+        if not good[index]:
+            raise_bad_rows(
+                bad, len(mixture), f"Nothing is left of {source.label}: correct its 'format', 'columns' or 'roles'."
+            )
+    return examples, bad
+
+
+def raise_bad_rows(bad: BadRows, num_rows: int, advice: str) -> None:
+    """Raises DataError with each reason's first row and how many rows share it."""
+    reasons = [
+        f"{bad.shown[reason][0]} ({count} of {num_rows} rows: {reason})" for reason, count in bad.counts.most_common(5)
+    ]
+    raise DataError(f"{'; '.join(reasons)}. {advice}")
+
+
+# ------------------------------------------------------------------------------------------------ overlap
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What training and held-out rows share without being the same, in held-out rows."""
+
+    prompts: int  # the same prompt with another answer
+    short_texts: int  # the same document of fewer than MIN_SHARED_CHARACTERS characters
+
+
+def check_overlap(
+    train: tuple[Mixture, Sequence[ExampleRow]], held_out: tuple[Mixture, Sequence[ExampleRow]]
+) -> Overlap:
+    """Counts what is shared. Raises DataError when a held-out row, prompt and answer, is also trained on.
+
+    Rows are compared without case, white space and Unicode variants; system messages do not count.
+    """
+    trained_on = _first_by(_content_key, train[1])
+    prompts = set(_first_by(_prompt_key, train[1]))
+    same, short, shared_prompts = [], 0, 0
+    for row in held_out[1]:
+        other = trained_on.get(_content_key(row.example))
+        if other is None:
+            shared_prompts += _prompt_key(row.example) in prompts
+        elif row.example.kind == "text" and len(row.example.text) < MIN_SHARED_CHARACTERS:
+            short += 1
+        else:
+            same.append((row, other))
+    if same:
+        places = [f"{_where(held_out[0], row)} is {_where(train[0], other)}" for row, other in same[:_NUM_SHOWN]]
+        raise DataError(
+            f"data.eval: {len(same)} of {len(held_out[1])} held-out rows are also trained on ({'; '.join(places)}); none was expected."
+            " Remove them from one side."
+        )
+    return Overlap(shared_prompts, short)
+
+
+def _first_by(key: Callable[[Example], bytes | None], rows: Iterable[ExampleRow]) -> dict[bytes, ExampleRow]:
+    first: dict[bytes, ExampleRow] = {}
+    for row in rows:
+        if (found := key(row.example)) is not None:
+            first.setdefault(found, row)
+    return first
+
+
+def _where(mixture: Mixture, row: ExampleRow) -> str:
+    return mixture.sources[row.source].where(row.row)
+
+
+def _content_key(example: Example) -> bytes:
+    if example.kind == "text":
+        return _digest(["text", example.text])
+    parts = example.messages if example.kind == "chat" else (*example.prompt, *example.chosen, None, *example.rejected)
+    return _digest(_said(parts))
+
+
+def _prompt_key(example: Example) -> bytes | None:
+    """Key of what stands before the last answer; None for a document."""
+    if example.kind == "text":
+        return None
+    return _digest(_said(example.messages[:-1] if example.kind == "chat" else example.prompt))
+
+
+def _said(messages: Iterable[Any]) -> list[str]:
+    said = []
+    for message in messages:
+        if message is None:
+            said.append("")
+        elif message["role"] not in ("system", "developer"):
+            said += [message["role"], str(message["content"]), str(message.get("tool_calls", ""))]
+    return said
+
+
+def _digest(parts: Iterable[str]) -> bytes:
+    text = "\0".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

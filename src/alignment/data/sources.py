@@ -1,0 +1,259 @@
+"""A recipe's sources to rows: which files or which Hub revision a source is, and its rows in order.
+
+`find_source` is cheap and settles the content hash; `read_source` reads the rows. Local files are never given to the
+cache of `datasets`, so rows that were edited in place are never served stale. Choosing and mixing rows is the mixer's.
+
+A txt file has one row a paragraph. A path is local when it exists, begins with `.`, `/`, `~` or `$`, or ends like a data file;
+every other path is a Hub id.
+"""
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data.files import SUFFIXES, data_suffix, hash_file, read_file
+from alignment.errors import DataError, RecipeError
+from alignment.recipe.schema import SourceSpec
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SPLIT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
+_SPLIT_STEMS = re.compile(r"(train|test|valid|validation|val|dev|eval)(?![a-z])")
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """A source whose content is settled and not yet read. `files` is empty for a Hub dataset."""
+
+    spec: SourceSpec
+    split: str | None
+    files: tuple[Path, ...]
+    revision: str | None  # commit of a Hub dataset
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of a source. `rows[i]` is a dict of the original columns."""
+
+    spec: SourceSpec
+    split: str | None
+    rows: Sequence[Mapping[str, Any]]
+    first: int = 0  # number of rows[0] in the whole split
+    files: tuple[Path, ...] = ()
+    starts: tuple[int, ...] = ()  # of each file, the number of its first row
+    lines: tuple[list[int], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Path and split as the recipe writes them."""
+        return f"{self.spec.path}[{self.split}]" if self.split else self.spec.path
+
+    def where(self, row: int) -> str:
+        """`file:line` of a row, or path and number of a Hub row (from 0)."""
+        number = row + self.first
+        if not self.files:
+            return f"{self.label} row {number}"
+        index = bisect_right(self.starts, number) - 1
+        return f"{_show(self.files[index], self.spec)}:{self.lines[index][number - self.starts[index]]}"
+
+
+def find_source(spec: SourceSpec, recipe_dir: Path, default_split: str | None) -> FoundSource:
+    """Settles what a source is without reading its rows.
+
+    Args:
+        default_split: split of a Hub dataset when the recipe names none; None where one must be named.
+
+    Raises:
+        RecipeError: a variable that is not set, a split that cannot be understood or must be named.
+        DataError: files or a dataset that are not there.
+    """
+    path = _expand(spec.path)
+    if spec.split is not None and not _SPLIT.fullmatch(spec.split):
+        raise RecipeError(
+            f"{spec.path}: split {spec.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected. Correct it."
+        )
+    if _is_local(path, recipe_dir):
+        return _find_local(spec, recipe_dir / Path(path).expanduser())
+    return _find_hub(spec, path, spec.split or default_split)
+
+
+def read_source(found: FoundSource) -> Source:
+    """All rows of the split that the source names, in file order. Raises DataError naming file and line."""
+    if not found.files:
+        return Source(found.spec, found.split, _load_hub(found))
+    read = [read_file(path) for path in found.files]
+    rows = [row for file in read for row in file.rows]
+    starts = tuple(sum(len(file.rows) for file in read[:index]) for index in range(len(read)))
+    lines = tuple(file.lines for file in read)
+    start, end = _slice_bounds(found.split, len(rows))
+    return Source(found.spec, found.split, rows[start:end], start, found.files, starts, lines)
+
+
+# ------------------------------------------------------------------------------------------------ paths
+
+
+def _expand(path: str) -> str:
+    def value(match: re.Match) -> str:
+        if not os.environ.get(match[1]):
+            raise RecipeError(
+                f"{path}: the environment variable {match[1]} is not set; a folder was expected. Set it: export {match[1]}=..."
+            )
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(value, path)
+
+
+def _is_local(path: str, recipe_dir: Path) -> bool:
+    looks_local = path.startswith((".", "/", "~", "$")) or data_suffix(path) is not None
+    return looks_local or (recipe_dir / path).exists()
+
+
+def _show(path: Path, spec: SourceSpec) -> str:
+    """The file as the recipe writes it: the path itself, or the file's name inside that folder."""
+    return spec.path if path.name == Path(spec.path).name else f"{spec.path.rstrip('/')}/{path.name}"
+
+
+# ------------------------------------------------------------------------------------------------ local files
+
+
+def _find_local(spec: SourceSpec, path: Path) -> FoundSource:
+    for key in ("name", "revision"):
+        if getattr(spec, key) is not None:
+            raise RecipeError(
+                f"{spec.path}: '{key}' belongs to a Hub dataset, and this is a local path. Remove the key."
+            )
+    if not path.exists():
+        raise DataError(
+            f"{spec.path}: no file or folder {path}; one was expected, relative to the recipe. Correct 'path'."
+        )
+    files = _folder_files(spec, path) if path.is_dir() else _single_file(spec, path)
+    hashes = [f"{file.name} {hash_file(file)}" for file in files]
+    return FoundSource(spec, spec.split, tuple(files), None, "\n".join(hashes))
+
+
+def _single_file(spec: SourceSpec, path: Path) -> list[Path]:
+    if spec.data_files:
+        raise RecipeError(
+            f"{spec.path}: 'data_files' chooses files inside a folder, and this is a file. Remove the key."
+        )
+    if data_suffix(path) is None:
+        raise DataError(
+            f"{spec.path}: not a data file; one of {', '.join(SUFFIXES)}, also with .gz, was expected. Convert it."
+        )
+    name = _split_name(spec)
+    if name not in (None, "train") and not _is_of_split(path, name):
+        raise RecipeError(
+            f"{spec.path}: split '{name}' of a single file; 'train' (all of it) or a slice such as train[90%:] was expected. Correct 'split'."
+        )
+    return [path]
+
+
+def _folder_files(spec: SourceSpec, folder: Path) -> list[Path]:
+    if spec.data_files:
+        files = [file for pattern in spec.data_files for file in _match(spec, folder, pattern)]
+    else:
+        files = [
+            file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".") and data_suffix(file)
+        ]
+    files = sorted(set(files))
+    name = _split_name(spec)
+    names = ", ".join(file.name for file in files[:8]) or "no data files"
+    if name is not None:
+        files = [file for file in files if _is_of_split(file, name)]
+        if not files:
+            raise DataError(
+                f"{spec.path}: found {names}; files whose names begin with the split '{name}' were expected. Give 'data_files'."
+            )
+    elif len({match[1] if (match := _SPLIT_STEMS.match(file.stem)) else None for file in files}) > 1:
+        raise RecipeError(
+            f"{spec.path}: found files of several splits ({names}); which of them was not said. Give 'split' or 'data_files'."
+        )
+    if not files:
+        raise DataError(
+            f"{spec.path}: found no data files in {folder}; {', '.join(SUFFIXES)} were expected. Correct 'path'."
+        )
+    if len(kinds := sorted({data_suffix(file) for file in files})) > 1:
+        raise DataError(
+            f"{spec.path}: found files of several kinds ({', '.join(kinds)}: {names}); one was expected. Give 'data_files'."
+        )
+    return files
+
+
+def _match(spec: SourceSpec, folder: Path, pattern: str) -> list[Path]:
+    files = [file for file in folder.glob(pattern) if file.is_file()]
+    if not files:
+        raise DataError(
+            f"{spec.path}: data_files: nothing in {folder} matches '{pattern}'; files were expected. Correct the pattern."
+        )
+    if unknown := [file.name for file in files if data_suffix(file) is None]:
+        raise DataError(
+            f"{spec.path}: data_files: '{pattern}' matches {unknown[0]}; one of {', '.join(SUFFIXES)} was expected. Correct the pattern."
+        )
+    return files
+
+
+def _split_name(spec: SourceSpec) -> str | None:
+    return _SPLIT.fullmatch(spec.split)["name"] if spec.split else None
+
+
+def _is_of_split(file: Path, name: str) -> bool:
+    """Whether the file's name begins with the split: `train` has train.jsonl and train-00000.parquet, not trainer.csv."""
+    return re.match(rf"{re.escape(name)}(?![a-zA-Z])", file.name) is not None
+
+
+def _slice_bounds(split: str | None, num_rows: int) -> tuple[int, int]:
+    """First row and end of a slice, as `datasets` rounds them: percentages to the nearest row."""
+    match = _SPLIT.fullmatch(split) if split else None
+    if match is None:
+        return 0, num_rows
+
+    def bound(text: str | None, default: int) -> int:
+        if text is None:
+            return default
+        value = round(int(text[:-1]) * num_rows / 100) if text.endswith("%") else int(text)
+        return min(max(value + num_rows if value < 0 else value, 0), num_rows)
+
+    return bound(match["start"], 0), bound(match["end"], num_rows)
+
+
+# ------------------------------------------------------------------------------------------------ the Hub
+
+
+def _find_hub(spec: SourceSpec, path: str, split: str | None) -> FoundSource:
+    if split is None:
+        raise RecipeError(
+            f"{spec.path}: no 'split' for a held-out Hub dataset; one was expected, for example test. Give 'split'."
+        )
+    import datasets
+
+    arguments = {"name": spec.name, "revision": spec.revision, "data_files": list(spec.data_files) or None}
+    builder = _call_hub(spec, datasets.load_dataset_builder, path, **arguments)
+    # With a network and without one alike, this is the dataset's commit (datasets 5.2, load.py).
+    return FoundSource(spec, split, (), builder.hash, f"{path} {spec.name} {builder.hash}")
+
+
+def _load_hub(found: FoundSource) -> Sequence[Mapping[str, Any]]:
+    import datasets
+
+    spec = found.spec
+    # The commit whose hash was taken, even when the branch has moved on since.
+    revision = found.revision if re.fullmatch("[0-9a-f]{40}", found.revision or "") else spec.revision
+    arguments = {"name": spec.name, "revision": revision, "data_files": list(spec.data_files) or None}
+    return _call_hub(spec, datasets.load_dataset, _expand(spec.path), split=found.split, **arguments)
+
+
+def _call_hub(spec: SourceSpec, function, path: str, **arguments):
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return function(path, **arguments)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{spec.path}: not a local path, and as a Hub dataset: {reason}; a dataset that can be loaded was expected."
+            " Correct 'path', 'name', 'revision' or 'split', or connect to the Hub."
+        ) from error
