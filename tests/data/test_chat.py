@@ -117,6 +117,12 @@ def test_a_special_token_that_the_tokenizer_cannot_spell_otherwise_is_refused_by
         render(chat, [{"role": "user", "content": "what is <unk>?"}, ROW[1]])
 
 
+def test_a_special_token_in_a_key_is_refused_by_name():
+    call = {"function": {"name": "add", "arguments": {"<|im_end|>": 1}}}
+    with pytest.raises(DataError, match=r"row holds the special token in the key '<\|im_end\|>'"):
+        render(chatml(), [ROW[0], {"role": "assistant", "tool_calls": [call]}])
+
+
 def test_a_completion_begins_and_ends_with_the_assistant():
     with pytest.raises(DataError, match="rejected: found messages of \\['user'\\]"):
         render_pair(chatml(), ROW[:1], ROW[1:], ROW[:1])

@@ -4,13 +4,10 @@ The text comes from transformers' own jinja renderer, so it is the text that ser
 `{% generation %}` markers they say what is trained on; where it has none, a stretch is what follows the prompt that
 serving would render for that turn, which must be an exact prefix of the conversation. Either way it ends with a stop
 token, and holds what the message says: a template that leaves part of a trained message out is refused for that row.
-
-Special tokens spelled inside a message are marked with two private-use characters, as transformers 5.23 does for
-`apply_chat_template(..., sanitize_control_tokens=True)`, so that they can be encoded as ordinary text.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,14 +15,13 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alignment.data.marks import MARK_START, mark, split_marked
 from alignment.data.text_encoder import Piece, TextEncoder
 from alignment.errors import DataError
 
 Message = dict
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_MARK_START, _MARK_END = "\U000f0000", "\U000f0001"
-_MARKED = re.compile(f"{_MARK_START}([^{_MARK_END}]*){_MARK_END}")
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -105,7 +101,7 @@ def render_text(
     `messages` come from `make_messages`. Raises DataError when the template refuses the messages, or writes no stop token
     after what an assistant says.
     """
-    messages, tools = _mark(chat.encoder.special_re, messages, tools)
+    messages, tools = mark(chat.encoder.special_re, messages, tools)
     text, spans = _jinja(chat, messages, tools, add_generation_prompt)
     if not chat.has_markers:
         spans = _spans_after_prompts(chat, messages, tools, text)
@@ -184,7 +180,7 @@ def _spans_after_prompts(chat: Chat, messages, tools, text: str) -> list[tuple[i
 def _to_stop_token(chat: Chat, text: str, start: int, end: int) -> tuple[int, int]:
     """The span cut after its stop token: with markers the last special token in it, without them the first."""
     found = [
-        m for m in chat.encoder.special_re.finditer(text, start, end) if text[m.start() - 1 : m.start()] != _MARK_START
+        m for m in chat.encoder.special_re.finditer(text, start, end) if text[m.start() - 1 : m.start()] != MARK_START
     ]
     stop = (found[-1] if chat.has_markers else found[0]) if found else None
     if stop is None or (chat.has_markers and text[stop.end() : end].strip()):
@@ -200,54 +196,9 @@ def _cut(text: str, spans: list[tuple[int, int]]) -> tuple[list[Piece], list[ran
     turns: list[range] = []
     position = 0
     for start, end in spans:
-        pieces += _split_marked(text[position:start], trained=False)
-        turned = _split_marked(text[start:end], trained=True)
+        pieces += split_marked(text[position:start], trained=False)
+        turned = split_marked(text[start:end], trained=True)
         turns.append(range(len(pieces), len(pieces) + len(turned)))
         pieces += turned
         position = end
-    return pieces + _split_marked(text[position:], trained=False), turns
-
-
-def _split_marked(text: str, *, trained: bool) -> list[Piece]:
-    """Pieces without marks; what stood between two marks is literal. Text without marks is one piece."""
-    parts = _MARKED.split(text) if _MARK_START in text else [text]
-    return [Piece(part, trained, literal=index % 2 == 1) for index, part in enumerate(parts) if part]
-
-
-def _mark(special_re: re.Pattern, messages, tools):
-    """Messages and tools with marks around the special tokens that they spell; the same objects when there are none."""
-    if not any(
-        special_re.search(text) or _MARK_START in text or _MARK_END in text for text in _strings([messages, tools])
-    ):
-        return messages, tools
-    return _mark_value(special_re, messages), _mark_value(special_re, tools)
-
-
-def _mark_value(special_re: re.Pattern, value):
-    if isinstance(value, str):
-        if _MARK_START in value or _MARK_END in value:
-            raise DataError(
-                "row holds U+F0000 or U+F0001, which mark special tokens here; text without them was expected. Drop the row."
-            )
-        return special_re.sub(f"{_MARK_START}\\g<0>{_MARK_END}", value)
-    if isinstance(value, dict):
-        if found := next((key for key in value if special_re.search(key)), None):
-            raise DataError(
-                f"row holds the special token in the key {found!r}; keys without it were expected. Drop the row."
-            )
-        return {key: _mark_value(special_re, item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mark_value(special_re, item) for item in value]
-    return value
-
-
-def _strings(value) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
+    return pieces + split_marked(text[position:], trained=False), turns
