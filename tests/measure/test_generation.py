@@ -50,6 +50,18 @@ def test_the_models_own_generation_settings_are_set_aside_and_put_back(make_caus
     assert model.generation_config.repetition_penalty == 5.0
 
 
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+def test_adapted_models_generate_alike_whatever_their_task_type(make_causal, tokenizer, task_type):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type=task_type)
+    model = get_peft_model(make_causal(), config)
+    own = model.get_base_model().generation_config
+    expected = [slow_greedy(model, prompt, 6) for prompt in PROMPTS]
+    assert [list(one.ids) for one in generate_batch(model, tokenizer, PROMPTS, (STOP,), PAD, 6, 4)] == expected
+    assert model.get_base_model().generation_config is own
+
+
 def test_sampling_follows_its_seed_and_leaves_the_global_one(make_causal, tokenizer):
     model = make_causal()
     torch.manual_seed(3)

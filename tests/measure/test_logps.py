@@ -130,6 +130,20 @@ def test_a_score_is_the_same_alone_in_a_batch_and_padded_on_either_side(make_cla
         assert reward_scores(model, rows, pad_id=PAD, batch_size=8, padding_side=side) == pytest.approx(alone, abs=1e-5)
 
 
+def test_an_adapted_classifier_is_scored_by_the_head_it_trains(make_classifier):
+    from peft import LoraConfig, get_peft_model
+
+    plain = make_classifier()
+    expected = reward_scores(plain, PROMPTS, pad_id=PAD, batch_size=2)
+    model = get_peft_model(plain, LoraConfig(r=2, target_modules="all-linear", task_type="SEQ_CLS"))
+    assert reward_scores(model, PROMPTS, pad_id=PAD, batch_size=2) == pytest.approx(expected, abs=1e-5)
+    head = model.base_model.model.score.modules_to_save["default"]
+    with torch.no_grad():
+        head.weight.neg_()
+    negated = [-score for score in expected]
+    assert reward_scores(model, PROMPTS, pad_id=PAD, batch_size=2) == pytest.approx(negated, abs=1e-5)
+
+
 def test_a_row_that_ends_in_the_pad_token_is_scored_at_it(make_classifier):
     """transformers 5.23 scores such a row one token early, because it looks for the pad id."""
     model = make_classifier()

@@ -40,9 +40,11 @@ def count_generated_rows(model) -> list[int]:
     """Rows of each prefill that the model runs from now on."""
     rows = []
     model.register_forward_pre_hook(
-        lambda module, arguments, keywords: rows.append(keywords["input_ids"].size(0))
-        if keywords["input_ids"].size(1) > 1 or not keywords["past_key_values"].get_seq_length()
-        else None,
+        lambda module, arguments, keywords: (
+            rows.append(keywords["input_ids"].size(0))
+            if keywords["input_ids"].size(1) > 1 or not keywords["past_key_values"].get_seq_length()
+            else None
+        ),
         with_kwargs=True,
     )
     return rows
@@ -52,7 +54,11 @@ def test_each_distinct_prompt_is_generated_once_for_all_metrics(make_causal, tok
     model = make_causal()
     prefilled = count_generated_rows(model)
     answered = {"kind": "b"}
-    specs = [MetricSpec(metric="exact_match", where=answered), "stops", MetricSpec(metric="stops", name="again", by="kind")]
+    specs = [
+        MetricSpec(metric="exact_match", where=answered),
+        "stops",
+        MetricSpec(metric="stops", name="again", by="kind"),
+    ]
     measured = run(model, tokenizer, questions, specs, max_new_tokens=4, num_samples=2)
     assert sum(prefilled) == 3
     assert (measured.values["exact_match"], measured.counts["exact_match"]) == (0.5, 2)
@@ -94,7 +100,10 @@ def make_pairs() -> Dataset:
     chosen = [[20, STOP], [21, 22, STOP], [23, 24, 25, STOP], [26, 27, 28, 29, STOP]]
     rejected = [[30, 31, STOP], [32, STOP], [33, STOP], [34, STOP]]
     return make_rows(
-        *({"prompt_ids": [5, 6], "chosen_ids": good, "rejected_ids": bad} for good, bad in zip(chosen, rejected, strict=True))
+        *(
+            {"prompt_ids": [5, 6], "chosen_ids": good, "rejected_ids": bad}
+            for good, bad in zip(chosen, rejected, strict=True)
+        )
     )
 
 
@@ -117,7 +126,10 @@ def test_pairs_are_scored_by_the_reward_model_over_prompt_and_completion(make_cl
 
 def test_pairs_of_a_causal_model_are_compared_by_log_probability(make_causal, tokenizer):
     model, rows = make_causal(), make_pairs()
-    good, bad = (token_logps(model, [[5, 6]] * 4, rows[name], pad_id=PAD, batch_size=1) for name in ("chosen_ids", "rejected_ids"))
+    good, bad = (
+        token_logps(model, [[5, 6]] * 4, rows[name], pad_id=PAD, batch_size=1)
+        for name in ("chosen_ids", "rejected_ids")
+    )
     wins = [a.sum > b.sum for a, b in zip(good, bad, strict=True)]
     assert run(model, tokenizer, rows, ["pair_accuracy"]).values["pair_accuracy"] == sum(wins) / 4
 
@@ -128,7 +140,10 @@ def test_kl_is_measured_on_the_models_own_completions(make_causal, tokenizer, qu
     for prompt in ([5, 6], [7, 8, 9], [10]):
         said = list(generate_batch(model, tokenizer, [prompt], (STOP,), PAD, 4, 1)[0].ids)
         with torch.no_grad():
-            p, q = (one(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for one in (model, against))
+            p, q = (
+                one(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                for one in (model, against)
+            )
         totals.append((p.exp() * (p - q)).sum().item())
     measured = run(model, tokenizer, questions, ["kl"], max_new_tokens=4, against_model=against)
     assert measured.values["kl"] == pytest.approx(sum(totals) / 3, rel=1e-4)
@@ -136,7 +151,9 @@ def test_kl_is_measured_on_the_models_own_completions(make_causal, tokenizer, qu
 
 
 def test_what_a_model_cannot_do_is_refused(make_causal, make_classifier, tokenizer, questions):
-    with pytest.raises(RecipeError, match="stops needs a causal model; this is a reward model, which has: pair_accuracy"):
+    with pytest.raises(
+        RecipeError, match="stops needs a causal model; this is a reward model, which has: pair_accuracy"
+    ):
         run(make_classifier(), tokenizer, make_pairs(), ["stops"], kind="reward")
     with pytest.raises(RecipeError, match="kl compares with another model"):
         run(make_causal(), tokenizer, questions, ["kl"])

@@ -33,7 +33,12 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 def is_sharded(model: PreTrainedModel) -> bool:
     """Whether a forward pass needs every rank (ZeRO-3, FSDP2)."""
-    return isinstance(model, FSDPModule) or is_deepspeed_zero3_enabled()
+    return is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def inner_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model below a PEFT wrapper, adapters included; of a model without one, itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def count_ranks() -> int:

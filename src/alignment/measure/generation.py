@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import BaseStreamer
 
 from alignment.errors import DataError
-from alignment.measure.batches import compute_in, count_ranks, is_sharded, length_batches, map_batches
+from alignment.measure.batches import (
+    compute_in,
+    count_ranks,
+    evaluation_mode,
+    inner_model,
+    is_sharded,
+    length_batches,
+    map_batches,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,17 @@ def cut_at_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> tuple[tuple[int,
 
 @contextmanager
 def _generation_config(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    # transformers 5.23 fills what a passed config leaves open from the model's own: so it is exchanged, not passed.
-    saved = model.generation_config
-    model.generation_config = config
+    # transformers 5.23 fills what a passed config leaves open from the model's own: so it is exchanged, not passed. PEFT
+    # 0.21 reads the wrapper's or the inner model's, depending on the adapter's task type.
+    holders = [model, inner_model(model)]
+    saved = [holder.generation_config for holder in holders]
+    for holder in holders:
+        holder.generation_config = config
     try:
         yield
     finally:
-        model.generation_config = saved
+        for holder, own in zip(holders, saved, strict=True):
+            holder.generation_config = own
 
 
 @contextmanager
@@ -78,6 +91,8 @@ def _make_config(stop_ids: Sequence[int], pad_id: int, max_new_tokens: int, temp
 
 def _room(model: PreTrainedModel, lengths: Sequence[int], max_new_tokens: int) -> list[int]:
     """New tokens that each prompt has room for in the model's context."""
+    if 0 in lengths:
+        raise DataError(f"prompt {lengths.index(0)}: no tokens; generation needs at least one. Give the rows a prompt.")
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not lengths or limit is None:
         return [max_new_tokens] * len(lengths)
@@ -85,7 +100,7 @@ def _room(model: PreTrainedModel, lengths: Sequence[int], max_new_tokens: int) -
     if full:
         raise DataError(
             f"prompt {full[0]}: {lengths[full[0]]} tokens, and {len(full) - 1} more like it; "
-            f"the model reads {limit}. Lower data.max_length."
+            f"the model reads {limit}. Shorten it (data.max_length)."
         )
     return [min(max_new_tokens, limit - length) for length in lengths]
 
@@ -124,8 +139,6 @@ def generate_batch(
         DataError: a prompt is empty, or leaves no room in the model's context.
     """
     lengths = [len(prompt) for prompt in prompts_ids]
-    if 0 in lengths:
-        raise DataError(f"prompt {lengths.index(0)}: no tokens; generation needs at least one. Give the rows a prompt.")
     room = _room(model, lengths, max_new_tokens)
     synced = is_sharded(model) and count_ranks() > 1
 
@@ -138,6 +151,29 @@ def generate_batch(
         return [_read(tokenizer, ids, stop_ids) for ids in output_BT[:, start:].tolist()]
 
     return map_batches(model, _make_batches(lengths, room, batch_size), work)
+
+
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: Sequence[int],
+    stop_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    streamer: BaseStreamer | None = None,
+) -> Generation:
+    """One completion, given to `streamer` as it grows; sampled with torch's global generator.
+
+    Raises:
+        DataError: the prompt is empty, or leaves no room in the model's context.
+    """
+    [room] = _room(model, [len(prompt_ids)], max_new_tokens)
+    inputs = pad_left([prompt_ids], pad_id, model.device)
+    with evaluation_mode(model), _generation_config(model, _make_config(stop_ids, pad_id, room, temperature)):
+        output_BT = model.generate(**inputs, streamer=streamer)
+    return _read(tokenizer, output_BT[0, len(prompt_ids) :].tolist(), stop_ids)
 
 
 def _read(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop_ids: Sequence[int]) -> Generation:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from alignment.errors import DataError, LaunchError
-from alignment.measure.batches import compute_in, evaluation_mode, length_batches, map_batches
+from alignment.measure.batches import compute_in, evaluation_mode, inner_model, length_batches, map_batches
 
 # Gap between packed and separate logits relative to the largest logit. Measured on two-layer models, torch 2.13, CPU: Llama,
 # Qwen3, Mistral, Mixtral, GPT-2 and GPT-NeoX below 5e-7 in fp32 and 8e-3 in bf16; OPT, Falcon and GPT-OSS above 0.3.
@@ -39,8 +39,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int, side: str, device: torch.dev
 
 def _accepted(model: PreTrainedModel) -> set[str]:
     """Names of the arguments of the model's forward, below an adapter if there is one."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(inner.forward).parameters)
+    return set(inspect.signature(inner_model(model).forward).parameters)
 
 
 def _row_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, packed: bool) -> list[torch.Tensor]:
@@ -168,8 +167,7 @@ def check_packing(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, pad_
     Raises:
         LaunchError: the model leaks or cannot be packed.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    subject = f"packing: {type(inner).__name__} with {model.config._attn_implementation} attention"
+    subject = f"packing: {type(inner_model(model)).__name__} with {model.config._attn_implementation} attention"
     if "position_ids" not in _accepted(model):
         raise LaunchError(
             f"{subject}: takes no position_ids, so packed documents see each other. Write packing: false."
