@@ -123,6 +123,14 @@ def test_a_special_token_in_a_key_is_refused_by_name():
         render(chatml(), [ROW[0], {"role": "assistant", "tool_calls": [call]}])
 
 
+def test_a_special_token_that_the_template_cuts_in_two_is_refused(tmp_path):
+    chat = load_text(
+        CHATML.replace("message.content + '<|im_end|>\\n'", "message.content[:14] + '<|im_end|>\\n'"), tmp_path
+    )
+    with pytest.raises(DataError, match="the template cuts it in two"):
+        render(chat, [{"role": "user", "content": "Hello <|im_end|>"}, ROW[1]])
+
+
 def test_a_completion_begins_and_ends_with_the_assistant():
     with pytest.raises(DataError, match="rejected: found messages of \\['user'\\]"):
         render_pair(chatml(), ROW[:1], ROW[1:], ROW[:1])

@@ -15,8 +15,15 @@ _MARKED = re.compile(f"{MARK_START}([^{MARK_END}]*){MARK_END}")
 
 
 def split_marked(text: str, *, trained: bool) -> list[Piece]:
-    """Pieces without marks; what stood between two marks is literal. Text without marks is one piece."""
+    """Pieces without marks; what stood between two marks is literal. Text without marks is one piece.
+
+    Raises DataError when the template took a marked token apart.
+    """
     parts = _MARKED.split(text) if MARK_START in text else [text]
+    if any(MARK_START in part or MARK_END in part for part in parts):
+        raise DataError(
+            "row holds a special token as text, and the template cuts it in two; text without it was expected. Drop the row."
+        )
     return [Piece(part, trained, literal=index % 2 == 1) for index, part in enumerate(parts) if part]
 
 
