@@ -6,6 +6,8 @@ import numpy as np
 
 from alignment.errors import DataError
 
+_PURPOSE = int.from_bytes(b"bins", "big")  # no other draw from the seed uses this number
+
 
 def pack_rows(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]]:
     """Bins of document indices, by best-fit decreasing: each document goes where it leaves the least room.
@@ -48,5 +50,5 @@ def pack_rows(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list
 
 def shuffle_bins(bins: list[list[int]], seed: int) -> list[list[int]]:
     """The same bins in a seeded order: packing orders them by the length of their longest document."""
-    order = np.random.Generator(np.random.PCG64([seed, len(bins)])).permutation(len(bins))
+    order = np.random.Generator(np.random.PCG64([seed, _PURPOSE])).permutation(len(bins))
     return [bins[index] for index in order]
