@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
-from alignment.data.prepare import Prepared
 from datasets import Dataset
 from rich.console import Console
 
+from alignment.data.prepare import Prepared
 from alignment.measure.suite import Measured
 from alignment.recipe.schema import EvalDataSpec, EvaluateRecipe, EvaluateSpec, LoadedModelSpec, SourceSpec
 from alignment.train.stages.evaluate import Evaluation, compare, evaluate, make_table
@@ -22,13 +22,13 @@ def measured(**values: tuple[float, float]) -> Measured:
     )
 
 
-OURS = measured(exact_match=(0.9, 0.03), stops=(0.99, 0.01), kl=(2.0, 0.1))
+OURS = measured(exact_match=(0.92, 0.03), stops=(0.99, 0.01), kl=(2.0, 0.1))
 THEIRS = measured(exact_match=(0.8, 0.04), stops=(0.97, 0.01))
 
 
 def test_differences_have_combined_errors():
     exact, stops = compare(OURS, THEIRS)
-    assert (exact.name, exact.difference, exact.error) == ("exact_match", pytest.approx(0.1), pytest.approx(0.05))
+    assert (exact.name, exact.difference, exact.error) == ("exact_match", pytest.approx(0.12), pytest.approx(0.05))
     assert exact.differs
     assert stops.error == pytest.approx(0.01 * math.sqrt(2))
     assert not stops.differs
@@ -43,17 +43,17 @@ def test_the_table_says_no_difference_below_two_errors():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(make_table(Evaluation(OURS, THEIRS, compare(OURS, THEIRS))))
     lines = {line.split()[0]: line.split() for line in console.export_text().splitlines() if line.strip()}
-    assert lines["exact_match"] == ["exact_match", "0.9000", "0.0300", "100", "0.8000", "+0.1000", "±", "0.0500"]
+    assert lines["exact_match"] == ["exact_match", "0.9200", "0.0300", "100", "0.8000", "+0.1200", "±", "0.0500"]
     assert lines["stops"][-2:] == ["no", "difference"]
     assert lines["kl"] == ["kl", "2.0000", "0.1000", "100"]
 
 
 def test_results_are_flat():
     flat = Evaluation(OURS, THEIRS, compare(OURS, THEIRS)).flat()
-    assert flat["exact_match"] == 0.9
+    assert flat["exact_match"] == 0.92
     assert flat["error/exact_match"] == 0.03
     assert flat["against/exact_match"] == 0.8
-    assert flat["difference/exact_match"] == pytest.approx(0.1)
+    assert flat["difference/exact_match"] == pytest.approx(0.12)
     assert "against/kl" not in flat
     assert all(isinstance(value, float) for value in flat.values())
 

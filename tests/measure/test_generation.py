@@ -6,7 +6,7 @@ from alignment.measure.batches import length_batches
 from alignment.measure.generation import cut_at_stop, generate_batch, pad_left
 
 PAD, STOP = 0, 1
-PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [5, 6, 7]]
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [5, 6, 7], [PAD, 18, PAD]]
 
 
 def slow_greedy(model, prompt: list[int], steps: int, stop_ids=(STOP,)) -> list[int]:
@@ -72,15 +72,20 @@ def test_sampling_follows_its_seed_and_leaves_the_global_one(make_causal, tokeni
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_two_batches_draw_other_numbers(make_causal, tokenizer):
+    found = generate_batch(make_causal(), tokenizer, [[5], [5]], (), PAD, 8, 1, temperature=2.0)
+    assert found[0] != found[1]
+
+
 def test_sampling_reaches_beyond_fifty_tokens(tokenizer):
     """transformers' default top_k=50 is not the policy's distribution."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=400, pad_token_id=0, eos_token_id=None, bos_token_id=None, **shape))
-    torch.nn.init.zeros_(model.lm_head.weight)
-    found = generate_batch(model, tokenizer, [[2]] * 8, (), PAD, 32, 8, temperature=1.0)
-    assert len({token for one in found for token in one.ids}) > 120
+    torch.nn.init.normal_(model.lm_head.weight, std=1e-3)
+    found = generate_batch(model, tokenizer, [[2]] * 256, (), PAD, 1, 256, temperature=1.0)
+    assert len({token for one in found for token in one.ids}) > 100
 
 
 def test_a_prompt_near_the_context_limit_gets_the_room_that_is_left(make_causal, tokenizer):

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.fsdp import fully_shard
 
+from alignment.measure.batches import map_batches
 from alignment.measure.generation import generate_batch
 from alignment.measure.logps import reward_scores, token_logps
 
@@ -32,7 +33,9 @@ def rank_main(rank: int, folder, sharded: bool, causal, classifier, tokenizer) -
             for layer in model.model.layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
-    torch.save(measure_all(causal, classifier, tokenizer), folder / f"rank{rank}.pt")
+    worked: list[int] = []
+    map_batches(causal, [[2], [0], [1]], lambda number, rows: worked.append(number) or rows)
+    torch.save(measure_all(causal, classifier, tokenizer) | {"worked": worked}, folder / f"rank{rank}.pt")
     dist.barrier()
     os._exit(0)
 
@@ -44,6 +47,7 @@ def test_two_ranks_measure_what_one_does(make_causal, make_classifier, tokenizer
     mp.start_processes(rank_main, (tmp_path, sharded, causal, classifier, tokenizer), nprocs=2, start_method="fork")
     for rank in range(2):
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)
+        assert found["worked"] == ([0, 1, 2] if sharded else [[0, 2], [1]][rank])
         assert found["greedy"] == alone["greedy"]
         assert found["sampled"] == alone["sampled"]
         assert found["logps"] == pytest.approx(alone["logps"], abs=1e-4)

@@ -124,6 +124,17 @@ def test_pairs_are_scored_by_the_reward_model_over_prompt_and_completion(make_cl
     assert measured.samples == []
 
 
+def test_rows_that_are_no_pairs_have_no_length_bucket(make_causal, tokenizer):
+    pair = {"prompt_ids": [5], "rejected_ids": [7]}
+    rows = make_rows(
+        *({"chosen_ids": [8] * length, "columns_json": {"pair": True}} | pair for length in (1, 2, 3, 4)),
+        *[{"prompt_ids": [5], "chosen_ids": [], "rejected_ids": []}] * 9,
+    )
+    spec = MetricSpec(metric="length_only_pair_accuracy", name="blind", where={"pair": True}, by="length_bucket")
+    values = run(make_causal(), tokenizer, rows, [spec]).values
+    assert values == {"blind": 3.5 / 4, "blind/q1": 0.5, "blind/q2": 1.0, "blind/q3": 1.0, "blind/q4": 1.0}
+
+
 def test_pairs_of_a_causal_model_are_compared_by_log_probability(make_causal, tokenizer):
     model, rows = make_causal(), make_pairs()
     good, bad = (

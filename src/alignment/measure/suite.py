@@ -119,9 +119,12 @@ def _read_columns(eval_rows: Dataset) -> list[dict[str, Any]]:
     if "chosen_ids" not in eval_rows.column_names:
         return columns
     lengths = [len(ids or ()) for ids in eval_rows["chosen_ids"]]
-    edges = np.quantile(lengths, (0.25, 0.5, 0.75)) if lengths else ()
-    buckets = [f"q{1 + sum(length > edge for edge in edges)}" for length in lengths]
-    return [{"length_bucket": bucket} | row for bucket, row in zip(buckets, columns, strict=True)]
+    pairs = [length for length in lengths if length]
+    edges = np.quantile(pairs, (0.25, 0.5, 0.75)) if pairs else ()
+    buckets = [
+        {"length_bucket": f"q{1 + sum(length > edge for edge in edges)}"} if length else {} for length in lengths
+    ]
+    return [bucket | row for bucket, row in zip(buckets, columns, strict=True)]
 
 
 def _check_kind(specs: Sequence[MetricSpec], kind: Kind, against_model: PreTrainedModel | None) -> None:
