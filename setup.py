@@ -51,7 +51,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"alignment": ["data/templates/*.jinja", "recipe/*.json"]},
+    package_data={"alignment": ["data/templates/*.jinja", "recipe/*.json", "report/*.css"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alignment=alignment.cli:main"]},

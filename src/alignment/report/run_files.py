@@ -1,0 +1,119 @@
+"""What a run folder says about a run, read back. A file that is not there yet reads as empty: unfinished runs have a report too."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from alignment.errors import ArtifactError
+from alignment.report.receipt import RECEIPT, read_receipt
+from alignment.report.redact import redact
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.json"
+DATA_MANIFEST = "data_manifest.json"  # a copy of the prepared folder's manifest.json
+
+STAGE_TITLES = {
+    "tokenizer": "Tokenizer",
+    "pretrain": "Pretraining",
+    "sft": "Supervised fine-tuning",
+    "reward": "Reward model",
+    "dpo": "Preference optimisation (DPO)",
+    "ppo": "Reinforcement learning (PPO)",
+    "evaluate": "Evaluation",
+}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run as plain values."""
+
+    folder: Path
+    recipe_text: str  # resolved, without secrets and paths of this machine
+    recipe: Mapping[str, Any]
+    receipt: Mapping[str, Any]
+    logs: tuple[Mapping[str, Any], ...]  # metrics.jsonl, one entry a line
+    samples: Mapping[str, list[Mapping[str, Any]]]  # "before" and "after" to {prompt, completion, stopped, answer?}
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """STUDY/RECIPE, as the folders are called."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}"
+
+    @property
+    def stage(self) -> str:
+        """The recipe's stage; empty before the recipe is written."""
+        return self.recipe.get("stage") or self.receipt.get("stage", "")
+
+    @property
+    def stage_title(self) -> str:
+        """The stage in words."""
+        return STAGE_TITLES.get(self.stage, self.stage)
+
+    def tokens_per_second(self) -> float | None:
+        """Median over the logged steps; the first ones, with their warm-up, hardly move it."""
+        values = [line["tokens_per_second"] for line in self.logs if "tokens_per_second" in line]
+        return statistics.median(values) if values else None
+
+    def total_seconds(self) -> float | None:
+        """The receipt's total, or the sum of its phases."""
+        seconds = self.receipt.get("seconds", {})
+        return seconds.get("total", sum(seconds.values())) if seconds else None
+
+
+def read_run(run_dir: Path) -> RunFiles:
+    """Reads a run folder.
+
+    Raises:
+        ArtifactError: the folder is not there, or a file in it is not what its name says.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; a run folder was expected. Train its recipe first.")
+    recipe_text = redact(_read_text(folder / RECIPE))
+    return RunFiles(
+        folder=folder,
+        recipe_text=recipe_text,
+        recipe=YAML(typ="safe", pure=True).load(recipe_text) or {},
+        receipt=read_receipt(folder) if (folder / RECEIPT).is_file() else {},
+        logs=tuple(_read_lines(folder / METRICS)),
+        samples=read_json(folder / SAMPLES),
+        manifest=read_json(folder / DATA_MANIFEST),
+    )
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no file. Raises ArtifactError when it is something else."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: {error}; a JSON object was expected. Run the recipe again.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: found {type(value).__name__}; a JSON object was expected. Run the recipe again.")
+    return value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """A last line that was cut off, by a run that was killed or is still writing, is left out."""
+    lines = _read_text(path).splitlines()
+    logs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            logs.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ArtifactError(f"{path}:{number}: {error}; one JSON object a line was expected.") from error
+    return logs
