@@ -27,8 +27,8 @@ def encode_table(encode: Mapping[str, Mapping[str, Any]]) -> str:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.get("dropped", {}).items()) or "0"
         counts = [report.get(name) for name in ("rows", "kept", "truncated", "split", "longest")]
         rows.append([split, *counts, Long(dropped)])
-    columns = ("split", "rows", "kept", "truncated", "in pieces", "longest", "dropped")
-    return table(columns, rows, caption="Encoding: what became of the rows (longest in tokens)")
+    columns = ("split", "rows", "kept", "truncated", "in pieces", "longest, tokens", "dropped")
+    return table(columns, rows, caption="Encoding: what became of the rows")
 
 
 def sample_pairs(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

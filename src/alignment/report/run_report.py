@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.report.curves import draw_charts, make_charts
-from alignment.report.numbers import format_count, format_number, format_seconds
+from alignment.report.numbers import format_count, format_estimate, format_number, format_seconds
 from alignment.report.page import Card, Section, bullet_list, card_grid, facts_table, folded, page
 from alignment.report.parts import encode_table, metrics_table, mixture_table, sample_pairs
 from alignment.report.run_files import RunFiles, read_run
@@ -73,6 +73,7 @@ def make_metric_cards(run: RunFiles, limit: int = MAX_METRIC_CARDS) -> list[Card
     """The first metrics of the receipt, with their standard errors and what they were before training."""
     receipt = run.receipt
     errors, before = receipt.get("metric_errors", {}), receipt.get("metrics_before", {})
+    errors_before = receipt.get("metric_errors_before", {})
     cards = []
     for name, value in list(receipt.get("metrics", {}).items())[:limit]:
         error = errors.get(name)
@@ -81,7 +82,7 @@ def make_metric_cards(run: RunFiles, limit: int = MAX_METRIC_CARDS) -> list[Card
                 name,
                 format_number(value),
                 detail=f"± {format_number(float(error))}" if error else "",
-                before=f"before: {format_number(before[name])}" if name in before else "",
+                before=f"before {format_estimate(before[name], errors_before.get(name))}" if name in before else "",
             )
         )
     return cards or _loss_cards(run)
@@ -93,15 +94,15 @@ def _loss_cards(run: RunFiles) -> list[Card]:
     for name, title in (("loss", "loss"), ("eval_loss", "held-out loss")):
         values = [line[name] for line in run.logs if name in line]
         if values:
-            cards.append(Card(title, format_number(values[-1]), before=f"first: {format_number(values[0])}"))
+            cards.append(Card(title, format_number(values[-1]), before=f"first {format_number(values[0])}"))
     return cards
 
 
 def _all_metrics(run: RunFiles) -> str:
     """The whole table, where the cards do not show everything."""
-    shown = run.receipt.get("metrics", {})
-    hidden = len(shown) > MAX_METRIC_CARDS or run.receipt.get("metric_errors_before")
-    return f'<div style="margin-top:14px">{metrics_table(run.receipt)}</div>' if shown and hidden else ""
+    if len(run.receipt.get("metrics", {})) <= MAX_METRIC_CARDS:
+        return ""
+    return f'<div style="margin-top:14px">{metrics_table(run.receipt)}</div>'
 
 
 def _run_cards(run: RunFiles) -> Iterator[Card]:

@@ -16,9 +16,10 @@ from alignment.report.run_report import REPORT, describe_run, make_metric_cards
 
 RESULTS = "results.json"
 SECONDS = "seconds"
-MAX_CHARTS_PER_RUN = 4
+MAX_CHARTS_PER_RUN = 3
 MAX_SAMPLES_PER_RUN = 4
 _RAW = "raw text"
+_BEFORE = "_before"
 
 
 def study_report(study_dir: Path, run_dirs: Sequence[Path]) -> Path:
@@ -115,8 +116,7 @@ def _results_table(results: Mapping[str, float], runs: Sequence[RunFiles]) -> st
     stages = list(dict.fromkeys(name.partition("/")[0] for name in results if not name.startswith(f"{SECONDS}/")))
     folders = {run.folder.name for run in runs}
     metrics = list(dict.fromkeys(name.partition("/")[2] for name in results if not name.startswith(f"{SECONDS}/")))
-    # What several stages have comes first: those rows tell the story.
-    metrics.sort(key=lambda metric: -sum(f"{stage}/{metric}" in results for stage in stages))
+    metrics = _order(metrics, {metric: sum(f"{stage}/{metric}" in results for stage in stages) for metric in metrics})
     rows: list[list[Any]] = [
         [metric, *(_result_cell(results.get(f"{stage}/{metric}")) for stage in stages)] for metric in metrics
     ]
@@ -126,6 +126,16 @@ def _results_table(results: Mapping[str, float], runs: Sequence[RunFiles]) -> st
     if any(stage in folders for stage in stages):
         rows.append(["report", *(Link("open", f"{stage}/{REPORT}") if stage in folders else "" for stage in stages)])
     return table(("metric", *stages), rows, caption=f"All of {RESULTS}; bars fill from 0 to 1")
+
+
+def _order(metrics: Sequence[str], num_stages: Mapping[str, int]) -> list[str]:
+    """What several stages have comes first, for those rows tell the story; NAME_before stands above NAME."""
+    ordered = sorted((name for name in metrics if not name.endswith(_BEFORE)), key=lambda name: -num_stages[name])
+    for name in metrics:
+        if name.endswith(_BEFORE):
+            base = name.removesuffix(_BEFORE)
+            ordered.insert(ordered.index(base) if base in ordered else len(ordered), name)
+    return ordered
 
 
 def _result_cell(value: float | None) -> Any:

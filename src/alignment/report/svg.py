@@ -106,7 +106,7 @@ class _Frame:
             y = _place(self.y(value))
             parts.append(f'<path class="grid" d="M{_LEFT} {y}H{WIDTH - _RIGHT}"/>')
             parts.append(
-                f'<text x="{_LEFT - 6}" y="{y}" dy=".35em" text-anchor="end">{_tick(value, self.y_ticks)}</text>'
+                f'<text x="{_LEFT - 6}" y="{y}" dy=".35em" text-anchor="end">{_tick(value, [value] if self.log else self.y_ticks)}</text>'
             )
         x_ticks = [value for value in make_ticks(self.x_low, self.x_high) if self.x_low <= value <= self.x_high]
         for value in x_ticks:
@@ -144,15 +144,16 @@ def make_log_ticks(low: float, high: float) -> list[float]:
 def _tick(value: float, ticks: Sequence[float]) -> str:
     """Short text that still tells neighbouring ticks apart."""
     step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(value) or 1.0)
-    if abs(value) < step * 1e-6:
-        return "0"
     largest = max(map(abs, ticks))
+    if abs(value) < largest * 1e-6:
+        return "0"
     for suffix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if largest >= 10 * size or (largest >= size and step >= size / 10):
             return f"{value / size:.6g}{suffix}"
     if largest < 1e-3:
         return f"{value:.2g}".replace("e-0", "e-")
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if step < 1 else f"{value:.6g}"
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:.{decimals}f}" if largest >= 0.01 else f"{value:.6g}"
 
 
 # ------------------------------------------------------------------------------------------------ lines
