@@ -57,13 +57,29 @@ def make_logs(stage: str, steps: int = 300) -> list[dict]:
     noise, logs = random.Random(stage), []
     for step in range(1, steps + 1):
         falling = math.exp(-step / (steps / 6))
-        line = {"step": step, "time": 1.7e9 + step, "loss": 0.4 + 2.8 * falling + noise.gauss(0, 0.05), "epoch": step / steps}
-        line |= {"grad_norm": abs(noise.gauss(0.7, 0.3)) + 12 * falling, "tokens_per_second": 11_500 + noise.gauss(0, 700)}
+        line = {
+            "step": step,
+            "time": 1.7e9 + step,
+            "loss": 0.4 + 2.8 * falling + noise.gauss(0, 0.05),
+            "epoch": step / steps,
+        }
+        line |= {
+            "grad_norm": abs(noise.gauss(0.7, 0.3)) + 12 * falling,
+            "tokens_per_second": 11_500 + noise.gauss(0, 700),
+        }
         line["learning_rate"] = 1e-3 * min(step / 20, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         if stage == "dpo":
             margin = 4 * (1 - falling)
-            line |= {"rewards/chosen": margin * 0.3 + noise.gauss(0, 0.1), "rewards/rejected": -margin * 0.7 + noise.gauss(0, 0.1)}
-            line |= {"rewards/margins": margin, "rewards/accuracies": 1 - 0.5 * falling, "logps/chosen": -12 + margin, "logps/rejected": -20 - margin}
+            line |= {
+                "rewards/chosen": margin * 0.3 + noise.gauss(0, 0.1),
+                "rewards/rejected": -margin * 0.7 + noise.gauss(0, 0.1),
+            }
+            line |= {
+                "rewards/margins": margin,
+                "rewards/accuracies": 1 - 0.5 * falling,
+                "logps/chosen": -12 + margin,
+                "logps/rejected": -20 - margin,
+            }
         logs.append(line)
         if step % (steps // 5) == 0:
             logs.append({"step": step, "time": 1.7e9 + step, "eval_loss": 0.5 + 2.7 * falling})
@@ -85,9 +101,9 @@ def write_run(run_dir: Path, stage: str, parent_receipt: str | None = None, step
         template_hash="c0ffee00c0ffee00",
         schedule=None if stage in ("tokenizer", "evaluate") else {"steps": steps, "global_batch_size": 32, "epochs": 3.0},
         metrics=AFTER.get(stage),
-        metric_errors={name: 0.0123 for name in AFTER.get(stage, {})},
+        metric_errors=dict.fromkeys(AFTER.get(stage, {}), 0.0123),
         metrics_before=BEFORE.get(stage),
-        metric_errors_before={name: 0.0101 for name in BEFORE.get(stage, {})},
+        metric_errors_before=dict.fromkeys(BEFORE.get(stage, {}), 0.0101),
         seconds={"prepare": 3.2, "load": 0.8, "train": 95.0, "evaluate": 8.1, "save": 4.4},
         parents=[{"path": f"runs/{study}/{PARENTS[stage]}/final", "receipt_hash": parent_receipt, "kind": "model"}] if stage in PARENTS else [],
         world_size=2,
@@ -103,7 +119,11 @@ def write_run(run_dir: Path, stage: str, parent_receipt: str | None = None, step
     if stage in ("sft", "dpo"):
         (run_dir / "samples.json").write_text(json.dumps(SAMPLES))
     if stage != "tokenizer":
-        manifest = {"mix": MIX, "encode": ENCODE, "sources": [{"split": "train", "path": "data/sft.jsonl", "revision": None, "content_hash": "ab"}]}
+        manifest = {
+            "mix": MIX,
+            "encode": ENCODE,
+            "sources": [{"split": "train", "path": "data/sft.jsonl", "revision": None, "content_hash": "ab"}],
+        }
         (run_dir / "data_manifest.json").write_text(json.dumps(manifest))
     return receipt
 
@@ -114,7 +134,14 @@ def write_study(study_dir: Path) -> list[Path]:
     for stage in RECIPES:
         receipt = write_run(study_dir / stage, stage, hashes.get(PARENTS.get(stage, "")))
         hashes[stage] = receipt_hash(receipt)
-    results = {f"{stage}/{name}": value for stage, metrics in AFTER.items() if stage != "evaluate" for name, value in metrics.items()}
-    results |= {"sft/exact_match_before": 0.012, "sft/exact_match_unasked": 0.79} | {f"seconds/{stage}": 111.5 for stage in RECIPES}
+    results = {
+        f"{stage}/{name}": value
+        for stage, metrics in AFTER.items()
+        if stage != "evaluate"
+        for name, value in metrics.items()
+    }
+    results |= {"sft/exact_match_before": 0.012, "sft/exact_match_unasked": 0.79} | {
+        f"seconds/{stage}": 111.5 for stage in RECIPES
+    }
     (study_dir / "results.json").write_text(json.dumps(results))
     return [study_dir / stage for stage in RECIPES]

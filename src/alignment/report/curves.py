@@ -10,8 +10,8 @@ from alignment.report.svg import line_chart
 EVAL = "eval_"
 NOT_DRAWN = {"step", "time", "epoch", "tokens", "num_tokens", "num_input_tokens_seen", "total_flos"}
 # A page of many charts stays below its size: points and hover values are shared out over all lines.
-POINT_BUDGET, HOVER_BUDGET = 9000, 900
-MAX_LINES_PER_PAGE = 60
+POINT_BUDGET, HOVER_BUDGET = 6000, 480
+MAX_LINES_PER_PAGE = 40
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,10 @@ def _cell(cell: Any, right: bool, *, first: bool) -> str:
         content = f'<a href="{escape(cell.target, quote=True)}">{escape(cell.text)}</a>'
     else:
         content = "" if cell is None else escape(format_number(cell))
-    return f'<th scope="row"{_align(right)}>{content}</th>' if first else f"<td{_align(right)}>{content}</td>"
+    if not first:
+        return f"<td{_align(right)}>{content}</td>"
+    long = ' class="long"' if isinstance(cell, str) and len(cell) > 14 else _align(right)
+    return f'<th scope="row"{long}>{content}</th>'
 
 
 def facts_table(facts: Mapping[str, str]) -> str:

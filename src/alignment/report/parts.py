@@ -9,7 +9,7 @@ from alignment.report.page import Long, table
 from alignment.report.redact import redact
 
 MAX_SAMPLES = 12
-MAX_SAMPLE_CHARACTERS = 1200
+MAX_SAMPLE_CHARACTERS = 600
 _MIX_COLUMNS = ("split", "source", "format", "asked", "available", "obtained", "kept", "tokens", "trained_tokens")
 
 
