@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 MAX_BYTES = 300_000
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "wbr"}
 STYLE = Path(__file__).parents[2] / "src/alignment/report/style.css"
 
 

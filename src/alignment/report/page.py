@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.report.numbers import format_number
 
-MAX_PAGE_BYTES = 300_000
+LONG_HEADING = 14  # characters of a row's heading that may break into lines on a narrow screen
 _NEW_LINE = "⏎\n"
 
 
@@ -128,8 +128,9 @@ def _cell(cell: Any, right: bool, *, first: bool) -> str:
         content = "" if cell is None else escape(format_number(cell))
     if not first:
         return f"<td{_align(right)}>{content}</td>"
-    long = ' class="long"' if isinstance(cell, str) and len(cell) > 14 else _align(right)
-    return f'<th scope="row"{long}>{content}</th>'
+    if isinstance(cell, str) and len(cell) > LONG_HEADING:
+        return f'<th scope="row" class="long">{content.replace("_", "_<wbr>")}</th>'
+    return f'<th scope="row"{_align(right)}>{content}</th>'
 
 
 def facts_table(facts: Mapping[str, str]) -> str:
