@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "src/alignment/__init__.py
 REQUIRED = [
     "accelerate>=1.15,<1.16",
     "datasets>=5.2,<5.3",
-    "filelock>=3.13,<4",
+    "filelock>=3.13,<5",
     "huggingface_hub>=2.4,<3",
     "jinja2>=3.1,<4",
     "numpy>=1.26,<3",
