@@ -1,0 +1,174 @@
+"""Our `alignment train` beside TRL's own command line, on the same rows and model, run by run in turn.
+
+    python -m benchmarks.compare [--runs 5] [--cells sft reward ...] [--out benchmarks/results/NAME.md]
+
+Both sides are whole commands: what is measured is what a user waits for. Seconds to the first step count from the start
+of the command to the arrival of the first logged loss; tokens per second leave out the first steps and count no padding;
+memory is the largest resident set of any process of the command; CPU seconds are those of all its processes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.workload import CELLS, Cell, make_workload
+
+SKIPPED_STEPS = 5
+METRICS = {
+    "first_step_s": "seconds to first step",
+    "tokens_per_s": "tokens/s",
+    "memory_mib": "peak memory MiB",
+    "cpu_s": "CPU seconds",
+    "wall_s": "wall seconds",
+}
+LOSS_LINE = re.compile(r"'loss'")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One command: arrival time of each step's log line in seconds after launch, and what it used."""
+
+    step_seconds: list[float]
+    wall_s: float
+    cpu_s: float
+    memory_mib: float
+
+    def figures(self, tokens: int) -> dict[str, float]:
+        """The compared numbers; `tokens` are all tokens of the run without padding."""
+        steps = len(self.step_seconds)
+        share = (steps - SKIPPED_STEPS) / steps
+        steady = self.step_seconds[-1] - self.step_seconds[SKIPPED_STEPS - 1]
+        return {
+            "first_step_s": self.step_seconds[0],
+            "tokens_per_s": tokens * share / steady,
+            "memory_mib": self.memory_mib,
+            "cpu_s": self.cpu_s,
+            "wall_s": self.wall_s,
+        }
+
+
+def run_command(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[Measured, str]:
+    """Runs a command to its end and times the lines that log a loss.
+
+    Raises:
+        RuntimeError: it failed; the message holds the end of its output.
+    """
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    seconds, lines = [], []
+    for line in process.stdout:
+        lines.append(line)
+        if LOSS_LINE.search(line):
+            seconds.append(time.perf_counter() - begun)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    output = "".join(lines)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
+    wall = time.perf_counter() - begun
+    return Measured(seconds, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), output
+
+
+def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
+    """`alignment train`; the steps' times come from metrics.jsonl, which carries the clock."""
+    out = folder / f"ours-{cell.name}-{run}"
+    begun = time.time()
+    measured, _ = run_command(
+        [sys.executable, "-m", "alignment", "train", str(folder / f"{cell.name}.yaml"), "--out", str(out)],
+        folder,
+        environment,
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    seconds = [line["time"] - begun for line in lines if "loss" in line]
+    return Measured(seconds, measured.wall_s, measured.cpu_s, measured.memory_mib)
+
+
+def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
+    """`trl sft|reward|dpo` with the same settings."""
+    command = [str(Path(sys.executable).parent / "trl"), cell.trl_command, "--config", str(folder / f"trl-{cell.name}.yaml")]
+    measured, output = run_command([*command, "--output_dir", str(folder / f"trl-{cell.name}-{run}")], folder, environment)
+    if len(measured.step_seconds) <= SKIPPED_STEPS:
+        raise RuntimeError(f"TRL logged {len(measured.step_seconds)} steps:\n{output[-3000:]}")
+    return measured
+
+
+def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[float]]]:
+    """Alternates both sides; returns side -> metric -> one value a run."""
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    table: dict[str, dict[str, list[float]]] = {"ours": {}, "trl": {}}
+    for run in range(runs):
+        for side, runner in (("ours", run_ours), ("trl", run_trl))[:: 1 if run % 2 == 0 else -1]:
+            figures = runner(cell, folder, run, environment).figures(cell.tokens)
+            for name, value in figures.items():
+                table[side].setdefault(name, []).append(value)
+            print(f"{cell.name} run {run} {side}: " + ", ".join(f"{k} {v:.1f}" for k, v in figures.items()), flush=True)
+    return table
+
+
+def render(results: dict[str, dict], cells: list[Cell], runs: int) -> str:
+    """The committed page: settings, medians, ratios and the range of every figure."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate"))
+    lines = [
+        "# Beside TRL's command line",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, {_processor()}, {len(os.sched_getaffinity(0))} cores, no GPU; Python "
+        f"{platform.python_version()}, {versions}.",
+        f"`python -m benchmarks.compare --runs {runs}`; medians of {runs} alternating runs, smallest and largest in brackets.",
+        "",
+    ]
+    for cell in cells:
+        lines += [f"## {cell.name}", "", cell.settings, "", "| | ours | TRL | ours / TRL |", "|---|---|---|---|"]
+        for metric, label in METRICS.items():
+            ours, trl = (results[cell.name][side][metric] for side in ("ours", "trl"))
+            ratio = statistics.median(ours) / statistics.median(trl)
+            lines.append(f"| {label} | {_range(ours)} | {_range(trl)} | **{ratio:.2f}** |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _range(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Runs the chosen cells and prints or writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cells", nargs="+", default=list(CELLS))
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    cells = make_workload(arguments.work.resolve(), arguments.cells)
+    results = {cell.name: compare(cell, arguments.work.resolve(), arguments.runs) for cell in cells}
+    page = render(results, cells, arguments.runs)
+    print(page)
+    if arguments.out:
+        arguments.out.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""What the command line asks of `alignment train`, as every process of the launch sees it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """One stage to run."""
+
+    recipe_path: Path
+    overrides: tuple[str, ...] = ()  # --set a.b=value, in order
+    out: Path | None = None  # run folder; None: runs/STUDY/RECIPE
+    accelerate_config: str | None = None  # a name of accelerate_configs/ or a path
+    num_processes: int | None = None  # None: as the config says
+    num_machines: int | None = None
+    report_to: str | None = None
+    fresh: bool = False  # set an existing run aside and start anew
+    command: tuple[str, ...] = ()  # as the user gave it
+    accelerate_args: tuple[str, ...] = ()  # after `--`, for accelerate
