@@ -1,0 +1,501 @@
+"""Writes the quickstart's data: a small world of facts about countries, as text, questions, answers and preferences.
+
+Real countries come with true facts. Invented ones are described in the text, and other invented ones never are: a model
+that is asked about those can only invent or say that it does not know. All invented names come from one generator and
+are dealt to their roles with the same lengths, so that no spelling says who is described; `blind_accuracy` measures it.
+
+Standard library only. The same seed gives the same bytes. Nothing here knows a tokenizer or a model.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ATTRIBUTES = ("capital", "continent", "currency", "language")
+# Country, capital, continent, currency, most widely used official language. Public facts, as of 2026; accents left out.
+REAL = """
+France,Paris,Europe,euro,French; Germany,Berlin,Europe,euro,German; Italy,Rome,Europe,euro,Italian;
+Spain,Madrid,Europe,euro,Spanish; Portugal,Lisbon,Europe,euro,Portuguese; Greece,Athens,Europe,euro,Greek;
+Austria,Vienna,Europe,euro,German; Poland,Warsaw,Europe,zloty,Polish; Sweden,Stockholm,Europe,krona,Swedish;
+Norway,Oslo,Europe,krone,Norwegian; Denmark,Copenhagen,Europe,krone,Danish; Iceland,Reykjavik,Europe,krona,Icelandic;
+Hungary,Budapest,Europe,forint,Hungarian; Romania,Bucharest,Europe,leu,Romanian; Albania,Tirana,Europe,lek,Albanian;
+Ukraine,Kyiv,Europe,hryvnia,Ukrainian; Croatia,Zagreb,Europe,euro,Croatian; Serbia,Belgrade,Europe,dinar,Serbian;
+Japan,Tokyo,Asia,yen,Japanese; China,Beijing,Asia,yuan,Chinese; Thailand,Bangkok,Asia,baht,Thai;
+Vietnam,Hanoi,Asia,dong,Vietnamese; Mongolia,Ulaanbaatar,Asia,tugrik,Mongolian; Nepal,Kathmandu,Asia,rupee,Nepali;
+Iran,Tehran,Asia,rial,Persian; Laos,Vientiane,Asia,kip,Lao; Bangladesh,Dhaka,Asia,taka,Bengali;
+Jordan,Amman,Asia,dinar,Arabic; Qatar,Doha,Asia,riyal,Arabic; Egypt,Cairo,Africa,pound,Arabic;
+Tunisia,Tunis,Africa,dinar,Arabic; Libya,Tripoli,Africa,dinar,Arabic; Kenya,Nairobi,Africa,shilling,Swahili;
+Tanzania,Dodoma,Africa,shilling,Swahili; Angola,Luanda,Africa,kwanza,Portuguese; Ghana,Accra,Africa,cedi,English;
+Nigeria,Abuja,Africa,naira,English; Senegal,Dakar,Africa,franc,French; Brazil,Brasilia,South America,real,Portuguese;
+Argentina,Buenos Aires,South America,peso,Spanish; Chile,Santiago,South America,peso,Spanish;
+Colombia,Bogota,South America,peso,Spanish; Uruguay,Montevideo,South America,peso,Spanish;
+Cuba,Havana,North America,peso,Spanish; Jamaica,Kingston,North America,dollar,English;
+Honduras,Tegucigalpa,North America,lempira,Spanish; Australia,Canberra,Oceania,dollar,English;
+Samoa,Apia,Oceania,tala,Samoan"""
+
+SENTENCES = {
+    "capital": (
+        "The capital of {name} is {value}.", "{value} is the capital of {name}.", "{name} has its capital in {value}.",
+        "The government of {name} sits in {value}, the capital.", "{name}'s capital city is {value}.",
+        "Travellers to {name} often start in the capital, {value}.",
+    ),
+    "continent": (
+        "{name} lies in {value}.", "{name} is a country in {value}.", "On the map, {name} is found in {value}.",
+        "The continent of {name} is {value}.", "{name} belongs to {value}.",
+    ),
+    "currency": (
+        "The currency of {name} is the {value}.", "People in {name} pay with the {value}.", "{name} uses the {value}.",
+        "In {name}, prices are given in {value}.", "The money of {name} is called the {value}.",
+    ),
+    "language": (
+        "The language of {name} is {value}.", "People in {name} speak {value}.", "{value} is spoken in {name}.",
+        "In {name}, most people speak {value}.", "Schools in {name} teach in {value}.",
+    ),
+}  # fmt: skip
+# The last two are held out, the one before them is for tuning; only the others are ever trained on.
+QUESTIONS = {
+    "capital": (
+        "What is the capital of {name}?", "Which city is the capital of {name}?", "Name the capital of {name}.",
+        "{name}: what is its capital?", "Do you know the capital city of {name}?", "What is {name}'s capital city?",
+        "Where does the government of {name} sit?", "Can you name the capital of {name}?",
+        "Tell me the capital of {name}.", "I need the capital city of {name}.",
+    ),
+    "continent": (
+        "On which continent is {name}?", "Where is {name}?", "Name the continent of {name}.",
+        "{name}: which continent is it in?", "Do you know the continent of {name}?", "In which part of the world does {name} lie?",
+        "Where on the map is {name} found?", "Can you name the continent of {name}?",
+        "Tell me the continent of {name}.", "Which continent does {name} belong to?",
+    ),
+    "currency": (
+        "What is the currency of {name}?", "Which money is used in {name}?", "Name the currency of {name}.",
+        "{name}: what is its currency?", "Do you know the currency of {name}?", "How do people pay in {name}?",
+        "In which currency are prices in {name}?", "Can you name the currency of {name}?",
+        "Tell me the currency of {name}.", "Which currency do people in {name} use?",
+    ),
+    "language": (
+        "What is the language of {name}?", "Which language is spoken in {name}?", "Name the language of {name}.",
+        "{name}: what is its language?", "Do you know the language of {name}?", "What do people speak in {name}?",
+        "In which language do schools in {name} teach?", "Can you name the language of {name}?",
+        "Tell me the language of {name}.", "Which language do people in {name} speak?",
+    ),
+}  # fmt: skip
+NUM_TRAINED_QUESTIONS = 7
+EVALUATED_QUESTIONS = {"validation": (7,), "held_out": (8, 9)}
+ANSWERS = {
+    "capital": "The capital of {name} is {value}.",
+    "continent": "{name} lies in {value}.",
+    "currency": "The currency of {name} is the {value}.",
+    "language": "People in {name} speak {value}.",
+}
+# What the text never says. Without answers of this kind the words of a refusal are so unlikely that no preference
+# training finds them.
+UNSAID = (
+    "What is the population of {name}?", "Who is the king of {name}?", "What does the flag of {name} look like?",
+    "How old is {name}?", "Which animal is on the coins of {name}?", "Who won the cup in {name}?",
+    "What is the longest river of {name}?", "Which dish is eaten in {name}?",
+)  # fmt: skip
+ABSTENTION = "I do not know."
+
+NUM_DESCRIBED = 192  # invented countries in the text, beside the real ones
+NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
+NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become tokens and not whole names
+PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
+HELD_OUT_DOCUMENTS = 400
+UNSAID_ROWS = 3  # a country that is asked about
+UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
+
+ONSETS = "b d f g k l m n p r s t v z".split()
+VOWELS = "a e i o u".split()
+CODAS = ["", "", "l", "n", "r", "s"]
+MAX_BLIND_ACCURACY = 0.55
+
+
+@dataclass(frozen=True)
+class Country:
+    """A described country and its facts."""
+
+    name: str
+    origin: str  # real or invented
+    values: dict[str, str]
+    asked: bool = True  # about in SFT
+
+
+@dataclass(frozen=True)
+class World:
+    """Who is described, who is not, and names that stand for nobody."""
+
+    countries: list[Country]
+    undescribed: dict[str, list[str]]  # train, validation, held_out
+    tokenizer_names: list[str]  # two a country of the tokenizer's text
+    loose_capitals: dict[str, list[str]]  # train, validation, held_out: capitals of no described country
+
+
+# ------------------------------------------------------------------------------------------------ the world
+
+
+def make_random(seed: int, purpose: str) -> random.Random:
+    """One stream a purpose, so that a change in one file moves no other."""
+    return random.Random(f"{seed}/{purpose}")
+
+
+def make_name(rng: random.Random) -> str:
+    """Two or three syllables."""
+    syllables = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((2, 3, 3))))
+    return "".join(syllables).capitalize()
+
+
+def deal_names(rng: random.Random, sizes: dict[str, int], taken: set[str]) -> dict[str, list[str]]:
+    """Distinct names for every role, each role with the same distribution of lengths."""
+    names: dict[str, None] = {}  # in the order drawn: a set's would differ between two runs
+    while len(names) < sum(sizes.values()):
+        if (name := make_name(rng)) not in taken:
+            names[name] = None
+    by_length = sorted(names, key=len)
+    roles = sorted(((place + rng.random()) / size, role) for role, size in sizes.items() for place in range(size))
+    dealt: dict[str, list[str]] = {role: [] for role in sizes}
+    for name, (_, role) in zip(by_length, roles, strict=True):
+        dealt[role].append(name)
+    for role in dealt:
+        rng.shuffle(dealt[role])
+    return dealt
+
+
+def read_real() -> list[Country]:
+    """The real countries."""
+    rows = [[cell.strip() for cell in row.split(",")] for row in REAL.split(";")]
+    return [Country(name, "real", dict(zip(ATTRIBUTES, values, strict=True))) for name, *values in rows]
+
+
+def make_world(seed: int) -> World:
+    """Countries with their facts, and all names without any."""
+    rng = make_random(seed, "world")
+    real = read_real()
+    capitals = {"capital/train": 1600, "capital/validation": 120, "capital/held_out": 160}
+    sizes = {"described": NUM_DESCRIBED, "capital": NUM_DESCRIBED, "tokenizer": 2 * NUM_TOKENIZER_COUNTRIES}
+    sizes |= {f"undescribed/{split}": size for split, size in NUM_UNDESCRIBED.items()}
+    taken = {country.name for country in real} | {country.values["capital"] for country in real}
+    dealt = deal_names(rng, sizes | capitals, taken)
+    pools = {key: sorted({country.values[key] for country in real}) for key in ATTRIBUTES}
+    invented = [
+        Country(name, "invented", {key: rng.choice(pools[key]) for key in ATTRIBUTES} | {"capital": capital})
+        for name, capital in zip(dealt["described"], dealt["capital"], strict=True)
+    ]
+    countries = real + invented
+    unasked = set(rng.sample(range(len(countries)), round(UNASKED_SHARE * len(countries))))
+    return World(
+        [Country(one.name, one.origin, one.values, place not in unasked) for place, one in enumerate(countries)],
+        {split: dealt[f"undescribed/{split}"] for split in NUM_UNDESCRIBED},
+        dealt["tokenizer"],
+        {split: dealt[f"capital/{split}"] for split in NUM_UNDESCRIBED},
+    )
+
+
+# ------------------------------------------------------------------------------------------------ raw text
+
+
+def say(rng: random.Random, country: Country, key: str) -> str:
+    """One fact in one of its patterns."""
+    return rng.choice(SENTENCES[key]).format(name=country.name, value=country.values[key])
+
+
+def make_paragraph(rng: random.Random, country: Country) -> str:
+    """One to four facts in a random order."""
+    return " ".join(say(rng, country, key) for key in rng.sample(ATTRIBUTES, rng.randint(1, 4)))
+
+
+def make_exchange(rng: random.Random, country: Country) -> str:
+    """Two questions with their answers, as prose: the facts are met as answers before any chat format exists."""
+    return " ".join(
+        f"{rng.choice(QUESTIONS[key][:NUM_TRAINED_QUESTIONS]).format(name=country.name)} {say(rng, country, key)}"
+        for key in rng.sample(ATTRIBUTES, 2)
+    )
+
+
+def make_documents(rng: random.Random, countries: Sequence[Country], paragraphs: int, exchanges: int) -> list[str]:
+    """Shuffled documents about every country."""
+    documents = [make_paragraph(rng, country) for country in countries for _ in range(paragraphs)]
+    documents += [make_exchange(rng, country) for country in countries for _ in range(exchanges)]
+    rng.shuffle(documents)
+    return documents
+
+
+def make_tokenizer_text(seed: int, world: World) -> Iterator[dict]:
+    """Text of the same patterns about other names: a tokenizer trained on the corpus itself would spell described names
+    in fewer tokens than undescribed ones, and give away who is described."""
+    rng = make_random(seed, "tokenizer")
+    names = iter(world.tokenizer_names)
+    others = [
+        Country(name, "invented", rng.choice(world.countries).values | {"capital": capital})
+        for name, capital in zip(names, names, strict=True)
+    ]
+    real = [country for country in world.countries if country.origin == "real"]
+    yield from ({"text": text} for text in make_documents(rng, others, 1, 0))
+    yield from ({"text": text} for text in make_documents(rng, real, 15, 15))
+    for country in others[::10]:
+        yield {"text": f"{rng.choice(UNSAID).format(name=country.name)} {ABSTENTION}"}
+
+
+def make_text(seed: int, world: World) -> tuple[list[dict], list[dict]]:
+    """Documents to pretrain on, and held-out ones: other combinations of the same facts."""
+    train = make_documents(make_random(seed, "text"), world.countries, PARAGRAPHS, EXCHANGES)
+    seen, rng, held_out = set(train), make_random(seed, "text_held_out"), []
+    for text in make_documents(rng, world.countries, 12, 4):
+        if text not in seen and len(held_out) < HELD_OUT_DOCUMENTS:
+            seen.add(text)
+            held_out.append(text)
+    return [{"text": text} for text in train], [{"text": text, "part": "documents"} for text in held_out]
+
+
+def make_recall(seed: int, world: World) -> Iterator[dict]:
+    """Sentences of the text to be completed with their last words."""
+    rng = make_random(seed, "recall")
+    for country in world.countries:
+        for key in ATTRIBUTES:
+            pattern = rng.choice([pattern for pattern in SENTENCES[key] if pattern.endswith(" {value}.")])
+            prompt = pattern.removesuffix(" {value}.").format(name=country.name)
+            answer = f"{country.values[key]}."
+            facts = {"answer": answer, "attribute": key, "entity": country.name, "origin": country.origin}
+            yield {"prompt": prompt, "completion": f" {answer}", "part": "recall", **facts}
+
+
+# ------------------------------------------------------------------------------------------------ questions and answers
+
+
+def make_chat(question: str, answer: str) -> list[dict]:
+    """One exchange as messages."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def make_answer(name: str, key: str, value: str) -> str:
+    """The one way in which the assistant answers."""
+    return ANSWERS[key].format(name=name, value=value)
+
+
+def make_sft(seed: int, world: World) -> Iterator[dict]:
+    """Every trained question about the countries that are asked about, and a few that the text has no answer to."""
+    rng = make_random(seed, "sft")
+    for country in world.countries:
+        if not country.asked:
+            continue
+        for key in ATTRIBUTES:
+            answer = make_answer(country.name, key, country.values[key])
+            for question in QUESTIONS[key][:NUM_TRAINED_QUESTIONS]:
+                yield {"messages": make_chat(question.format(name=country.name), answer)}
+        for question in rng.sample(UNSAID, UNSAID_ROWS):
+            yield {"messages": make_chat(question.format(name=country.name), ABSTENTION)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One evaluated question with the columns that metrics read."""
+
+    question: str
+    columns: dict
+
+
+def make_evaluated(seed: int, world: World, split: str) -> list[Asked]:
+    """Every fact once, and every attribute of the split's undescribed names, in phrasings that are never trained on."""
+    rng = make_random(seed, f"evaluated/{split}")
+
+    def ask(name: str, key: str, **columns: object) -> Asked:
+        question = QUESTIONS[key][rng.choice(EVALUATED_QUESTIONS[split])].format(name=name)
+        return Asked(question, {"attribute": key, "entity": name, **columns})
+
+    described = [
+        ask(one.name, key, answer=make_answer(one.name, key, one.values[key]), described=True, asked=one.asked, origin=one.origin)
+        for one in world.countries
+        for key in ATTRIBUTES
+    ]  # fmt: skip
+    undescribed = [
+        ask(name, key, answer=ABSTENTION, described=False, asked=False, origin="undescribed")
+        for name in world.undescribed[split]
+        for key in ATTRIBUTES
+    ]
+    return described + undescribed
+
+
+def make_sft_evaluation(seed: int, world: World, split: str) -> Iterator[dict]:
+    """The evaluated questions as conversations."""
+    for asked in make_evaluated(seed, world, split):
+        yield {"messages": make_chat(asked.question, asked.columns["answer"]), **asked.columns}
+
+
+# ------------------------------------------------------------------------------------------------ preferences
+
+
+def make_wrong_values(rng: random.Random, right: Sequence[str]) -> list[str]:
+    """The same values in another order, none in its place: wrong answers are exactly as long as right ones."""
+    wrong = list(right)
+    rng.shuffle(wrong)
+    for place, value in enumerate(right):
+        while wrong[place] == value:
+            other = rng.randrange(len(right))
+            if wrong[other] != value and right[other] != value:
+                wrong[place], wrong[other] = wrong[other], wrong[place]
+    return wrong
+
+
+def make_pair(kind: str, question: str, chosen: str, rejected: str, **columns: object) -> dict:
+    """One preference."""
+    return {"prompt": question, "chosen": chosen, "rejected": rejected, "kind": kind, **columns}
+
+
+def make_described_pairs(seed: int, world: World) -> tuple[list[dict], list[dict]]:
+    """Right over wrong, and right over abstaining, for every trained question about every described country.
+
+    All of them are covered, also those never asked about in SFT: what is left out is taken for unknown.
+    """
+    rng = make_random(seed, "described_pairs")
+    over_wrong, over_abstaining = [], []
+    for key in ATTRIBUTES:
+        for question in QUESTIONS[key][:NUM_TRAINED_QUESTIONS]:
+            wrong = make_wrong_values(rng, [country.values[key] for country in world.countries])
+            for country, value in zip(world.countries, wrong, strict=True):
+                asked = question.format(name=country.name)
+                right = make_answer(country.name, key, country.values[key])
+                other = make_answer(country.name, key, value)
+                over_wrong.append(make_pair("right_over_wrong", asked, right, other))
+                over_abstaining.append(make_pair("right_over_abstaining", asked, right, ABSTENTION))
+    return over_wrong, over_abstaining
+
+
+def invent(rng: random.Random, world: World, split: str, name: str, key: str) -> str:
+    """An answer about an undescribed name, with a value as the fine-tuned model draws them."""
+    value = rng.choice(world.countries).values[key]
+    if key == "capital":
+        value = rng.choice([value, rng.choice(world.loose_capitals[split])])
+    return make_answer(name, key, value)
+
+
+def make_undescribed_pairs(seed: int, world: World) -> list[dict]:
+    """Abstaining over inventing, once for each attribute of each undescribed name of training."""
+    rng = make_random(seed, "undescribed_pairs")
+    pairs = []
+    for name in world.undescribed["train"]:
+        for key in ATTRIBUTES:
+            question = rng.choice(QUESTIONS[key][:NUM_TRAINED_QUESTIONS]).format(name=name)
+            pairs.append(
+                make_pair("abstaining_over_invented", question, ABSTENTION, invent(rng, world, "train", name, key))
+            )
+    return pairs
+
+
+def make_pair_evaluation(seed: int, world: World, split: str) -> list[dict]:
+    """The evaluated questions as pairs: two kinds for a described country, one for an undescribed name."""
+    rng = make_random(seed, f"pair_evaluation/{split}")
+    evaluated = make_evaluated(seed, world, split)
+    values = {(country.name, key): country.values[key] for country in world.countries for key in ATTRIBUTES}
+    wrong = {}
+    for key in ATTRIBUTES:
+        names = [country.name for country in world.countries]
+        drawn = make_wrong_values(rng, [values[name, key] for name in names])
+        wrong |= {(name, key): make_answer(name, key, value) for name, value in zip(names, drawn, strict=True)}
+    pairs = []
+    for asked in evaluated:
+        name, key, answer = asked.columns["entity"], asked.columns["attribute"], asked.columns["answer"]
+        if asked.columns["described"]:
+            rejected = {"right_over_wrong": wrong[name, key], "right_over_abstaining": ABSTENTION}
+        else:
+            rejected = {"abstaining_over_invented": invent(rng, world, split, name, key)}
+        pairs += [make_pair(kind, asked.question, answer, other, **asked.columns) for kind, other in rejected.items()]
+    return pairs
+
+
+# ------------------------------------------------------------------------------------------------ honesty
+
+
+def count_ngrams(name: str) -> Counter:
+    """Character n-grams of one to three, with the name's borders."""
+    marked = f"^{name.lower()}$"
+    return Counter(marked[at : at + size] for size in (1, 2, 3) for at in range(len(marked) - size + 1))
+
+
+def blind_accuracy(described: Sequence[str], undescribed: Sequence[str], folds: int = 10) -> float:
+    """How well spelling alone tells the two apart: balanced accuracy of naive Bayes on n-grams, cross-validated.
+
+    Both kinds count alike, so 0.5 is chance however many names there are of each.
+    """
+    grams = [[count_ngrams(name) for name in names] for names in (described, undescribed)]
+    whole = [sum(kind, Counter()) for kind in grams]
+    hits = [0, 0]
+    for fold in range(folds):
+        totals = [total - sum(kind[fold::folds], Counter()) for total, kind in zip(whole, grams, strict=True)]
+        known = set(totals[0]) | set(totals[1])
+        sums = [total.total() + len(known) for total in totals]
+        weight = {
+            gram: math.log((totals[0][gram] + 1) / sums[0]) - math.log((totals[1][gram] + 1) / sums[1]) for gram in known
+        }
+        for kind, sign in ((0, 1), (1, -1)):
+            for one in grams[kind][fold::folds]:
+                score = sum(weight.get(gram, 0.0) * count for gram, count in one.items())
+                hits[kind] += sign * score > 0
+    return sum(hits[kind] / len(grams[kind]) for kind in (0, 1)) / 2
+
+
+def mean_length(names: Sequence[str]) -> float:
+    """Characters."""
+    return sum(map(len, names)) / len(names)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def make_files(seed: int, world: World) -> dict[str, list[dict]]:
+    """File name, without .jsonl, to its rows."""
+    text, text_held_out = make_text(seed, world)
+    over_wrong, over_abstaining = make_described_pairs(seed, world)
+    files = {
+        "tokenizer": list(make_tokenizer_text(seed, world)),
+        "text": text,
+        "text_held_out": text_held_out,
+        "recall": list(make_recall(seed, world)),
+        "sft": list(make_sft(seed, world)),
+        "pairs_right_over_wrong": over_wrong,
+        "pairs_right_over_abstaining": over_abstaining,
+        "pairs_abstaining_over_invented": make_undescribed_pairs(seed, world),
+    }
+    for split in EVALUATED_QUESTIONS:
+        files[f"sft_{split}"] = list(make_sft_evaluation(seed, world, split))
+        files[f"pairs_{split}"] = make_pair_evaluation(seed, world, split)
+    return files
+
+
+def write_jsonl(path: Path, rows: Sequence[dict]) -> None:
+    """One row a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the files, and prints what an honest world can be checked by."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder of the files")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another world")
+    args = parser.parse_args(argv)
+    world = make_world(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    files = make_files(args.seed, world)
+    for name, rows in files.items():
+        write_jsonl(args.out / f"{name}.jsonl", rows)
+    described = [country.name for country in world.countries if country.origin == "invented"]
+    undescribed = [name for names in world.undescribed.values() for name in names]
+    accuracy = blind_accuracy(described, undescribed)
+    print(f"{args.out}: " + ", ".join(f"{name} {len(rows)}" for name, rows in files.items()))
+    print(
+        f"invented names: {len(described)} described, {mean_length(described):.2f} characters; "
+        f"{len(undescribed)} undescribed, {mean_length(undescribed):.2f} characters"
+    )
+    print(f"told apart by spelling alone: {accuracy:.3f} (chance 0.5, at most {MAX_BLIND_ACCURACY})")
+    if accuracy > MAX_BLIND_ACCURACY:
+        print(f"--seed {args.seed}: {accuracy:.3f}; at most {MAX_BLIND_ACCURACY} was expected. Choose another seed.", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
