@@ -96,8 +96,15 @@ def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) ->
 
 def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
     """`trl sft|reward|dpo` with the same settings."""
-    command = [str(Path(sys.executable).parent / "trl"), cell.trl_command, "--config", str(folder / f"trl-{cell.name}.yaml")]
-    measured, output = run_command([*command, "--output_dir", str(folder / f"trl-{cell.name}-{run}")], folder, environment)
+    command = [
+        str(Path(sys.executable).parent / "trl"),
+        cell.trl_command,
+        "--config",
+        str(folder / f"trl-{cell.name}.yaml"),
+    ]
+    measured, output = run_command(
+        [*command, "--output_dir", str(folder / f"trl-{cell.name}-{run}")], folder, environment
+    )
     if len(measured.step_seconds) <= SKIPPED_STEPS:
         raise RuntimeError(f"TRL logged {len(measured.step_seconds)} steps:\n{output[-3000:]}")
     return measured

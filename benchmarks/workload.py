@@ -157,18 +157,22 @@ def _make_cell(folder: Path, name: str) -> Cell:
         further=FURTHER[stage],
     )
     (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    config = COMMON | trl | {
-        "model_name_or_path": str(folder / "model"),
-        "dataset_name": "json",
-        "datasets": [{"path": "json", "data_files": str(folder / f"{rows}.jsonl"), "split": "train"}],
-        "num_train_epochs": 1,
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "attn_implementation": "sdpa",
-        "dtype": "float32",
-    }
+    config = (
+        COMMON
+        | trl
+        | {
+            "model_name_or_path": str(folder / "model"),
+            "dataset_name": "json",
+            "datasets": [{"path": "json", "data_files": str(folder / f"{rows}.jsonl"), "split": "train"}],
+            "num_train_epochs": 1,
+            "use_cpu": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "attn_implementation": "sdpa",
+            "dtype": "float32",
+        }
+    )
     config.pop("dataset_name")
     (folder / f"trl-{name}.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")
     settings = (

@@ -38,6 +38,8 @@ def make_receipt(
     seconds: Mapping[str, float] | None = None,
     parents: Sequence[Mapping[str, Any]] = (),
     probe: Mapping[str, Any] | None = None,
+    weights_hash: str | None = None,
+    reload_gap: float | None = None,
     world_size: int = 1,
     strategy: str | None = None,
     dtypes: Mapping[str, str] | None = None,
@@ -56,6 +58,9 @@ def make_receipt(
         dtypes: use to dtype, for example {"compute": "bfloat16", "saved": "float32"}.
         tokens: for example {"seen": ..., "trained": ...}, over all processes and without padding.
         gpus: names of the devices, one entry each.
+        probe: scores of the fixed prompts, as a fresh process computed them from final/.
+        weights_hash: of the safetensors files in final/.
+        reload_gap: greatest difference between those scores and the live model's, relative to the greatest value.
         notes: sentences about what the run did on its own account, for example that a LoRA parent was merged.
     """
     facts = {
@@ -83,6 +88,8 @@ def make_receipt(
         "versions": read_versions(),
         "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notes": notes,
+        "weights_hash": weights_hash,
+        "reload_gap": reload_gap,
         "probe": probe,
     }
     return {name: _plain(value) for name, value in facts.items() if value is not None and value not in ("", (), [], {})}

@@ -87,9 +87,7 @@ class RunLog(TrainerCallback):
         self.last: tuple[int, float] | None = None
         self.seconds_to_first_step: float | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.begun = time.perf_counter()
         self.last = (state.global_step, self.begun)
         if state.is_world_process_zero:
@@ -106,7 +104,9 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
         step, now = state.global_step, time.perf_counter()
-        metrics = {name: value for name, value in logs.items() if name not in NOT_LOGGED and not name.endswith("_num_tokens")}
+        metrics = {
+            name: value for name, value in logs.items() if name not in NOT_LOGGED and not name.endswith("_num_tokens")
+        }
         if "loss" in logs and step > self.last[0]:
             tokens = int(self.tokens_at_step[step] - self.tokens_at_step[self.last[0]])
             metrics["tokens_per_second"] = round(tokens / (now - self.last[1]), 1)

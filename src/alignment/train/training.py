@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from alignment.data.prepare import Prepared, load_prepared
 from alignment.models.load import Start, resolve_start
@@ -18,10 +18,13 @@ from alignment.models.tokenizer import load_tokenizer
 from alignment.recipe.schedule import Schedule, make_schedule, row_order
 from alignment.recipe.schema import Recipe
 from alignment.train.callbacks import FiniteGate, RunLog
+from alignment.train.collate import TokenCollator
 from alignment.train.console import Console
 from alignment.train.context import StageContext
 from alignment.train.precision import resolve_bf16
 from alignment.train.tracking import open_tracker
+
+INITIAL = "initial"  # in the run folder: the weights of a new model, before training
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Training:
     schedule: Schedule
     start: Start
     bf16: bool
+    order: np.ndarray  # row of the prepared rows at each position, int64 [num_positions]
     train_rows: Dataset  # in training order, one entry a position
     eval_rows: Dataset | None
     log: RunLog
@@ -64,13 +68,27 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
         prepared=prepared,
         tokenizer=load_tokenizer(prepared.folder / "tokenizer"),
         schedule=schedule,
-        start=resolve_start(recipe.model.path) if recipe.model.path else None,
+        start=_find_start(recipe, context),
         bf16=resolve_bf16(recipe.train.bf16),
+        order=order,
         train_rows=prepared.train.select(order),
         eval_rows=prepared.eval if prepared.eval is not None and len(prepared.eval) else None,
         log=_open_log(recipe, context, prepared, schedule, order),
         begun=begun,
     )
+
+
+def _find_start(recipe: Recipe, context: StageContext) -> Start:
+    if recipe.model.path is not None:
+        return resolve_start(recipe.model.path, recipe.model.revision)
+    return resolve_start(str(context.run_dir / INITIAL))
+
+
+def make_collator(training: Training, model: PreTrainedModel) -> TokenCollator:
+    """Padding or packing of rows of tokens, as the model's attention kernel wants it."""
+    manifest = training.prepared.manifest
+    flat = model.config._attn_implementation.startswith("flash_attention")
+    return TokenCollator(manifest["pad_id"], packed=manifest["packing"], flatten=manifest["packing"] and flat)
 
 
 def _open_log(
@@ -79,7 +97,8 @@ def _open_log(
     row_tokens = count_row_tokens(prepared.train)[order].reshape(schedule.steps, -1).sum(axis=1)
     tracker = None
     if context.report_to and context.rank == 0:
-        tracker = open_tracker(context.report_to, context.run_dir, f"{context.run_dir.parent.name}/{context.run_dir.name}")
+        name = f"{context.run_dir.parent.name}/{context.run_dir.name}"
+        tracker = open_tracker(context.report_to, context.run_dir, name)
     return RunLog(
         Path(context.run_dir) / "metrics.jsonl",
         tokens_at_step=np.concatenate([[0], row_tokens.cumsum()]),

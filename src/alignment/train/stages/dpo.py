@@ -4,6 +4,7 @@ import math
 
 from transformers import PreTrainedModel
 
+from alignment.models.lora import ReferenceView
 from alignment.recipe.schema import DpoRecipe
 from alignment.train.arguments import make_arguments
 from alignment.train.callbacks import FirstStepGate
@@ -32,7 +33,7 @@ def run(recipe: DpoRecipe, context: StageContext) -> None:
         tokenizer=training.tokenizer,
         callbacks=[*training.callbacks, *_reference_gates(recipe)],
     )
-    complete(training, trainer, policy)
+    complete(training, trainer, policy, against=lambda: trainer.ref_model or ReferenceView(trainer.model))
 
 
 def _load_reference(training: Training, policy: Policy) -> PreTrainedModel | None:
@@ -49,7 +50,7 @@ def _reference_gates(recipe: DpoRecipe) -> list[FirstStepGate]:
     """With the start model as reference nothing has moved yet: margins are 0 and the sigmoid loss is ln 2."""
     if recipe.dpo.reference != "start":
         return []
-    expected = {name: (0.0, MARGIN_TOLERANCE) for name in ("rewards/chosen", "rewards/rejected", "rewards/margins")}
+    expected = dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), (0.0, MARGIN_TOLERANCE))
     if recipe.dpo.loss_type == "sigmoid" and not recipe.dpo.sft_weight:
         expected["loss"] = (math.log(2), MARGIN_TOLERANCE)
     reason = (

@@ -1,17 +1,104 @@
 """The evaluate stage: a model's metrics on held-out rows, beside those of another model where the recipe names one."""
 
+import json
 import math
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+from accelerate import PartialState
+from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.data.prepare import Prepared
+from alignment.data.prepare import Prepared, load_prepared
 from alignment.measure.metrics import METRICS, expand_metrics
 from alignment.measure.suite import Measured, measure
+from alignment.models.load import Kind, Start, read_saved_dtype, resolve_start
+from alignment.models.tokenizer import load_tokenizer
+from alignment.recipe.resolved import recipe_hash
 from alignment.recipe.schema import EvaluateRecipe
+from alignment.report.card import write_card
+from alignment.report.parents import describe_parents
+from alignment.report.receipt import make_receipt, write_receipt
+from alignment.report.run_files import SAMPLES
+from alignment.report.run_report import write_report
+from alignment.train.context import StageContext
+from alignment.train.policy import load_whole
+from alignment.train.precision import resolve_bf16
 
+RESULTS = "results.json"
 SIGNIFICANT = 2.0  # standard errors
+
+
+def run(recipe: EvaluateRecipe, context: StageContext) -> None:
+    """Measures, prints the table and writes results.json, samples, receipt and page. Every rank calls it."""
+    begun = time.perf_counter()
+    state = PartialState(cpu=context.cpu)  # the ranks share out the rows; each holds the whole model
+    prepared = load_prepared(context.prepared_folder)
+    tokenizer = load_tokenizer(prepared.folder / "tokenizer")
+    model = _load(recipe, resolve_start(recipe.model.path, recipe.model.revision), state.device)
+    against = _load(recipe, resolve_start(recipe.evaluate.against), state.device) if recipe.evaluate.against else None
+    bf16 = resolve_bf16("auto") and not context.cpu
+    evaluation = evaluate(recipe, prepared, model, tokenizer, against, bf16=bf16)
+    if context.rank == 0:
+        Console().print(make_table(evaluation))
+        _write(recipe, context, prepared, evaluation, time.perf_counter() - begun)
+
+
+def _load(recipe: EvaluateRecipe, start: Start, device: torch.device) -> PreTrainedModel:
+    options = {
+        "attn_implementation": recipe.model.attn_implementation,
+        "trust_remote_code": recipe.model.trust_remote_code,
+    }
+    dtype = torch.float32 if device.type == "cpu" else read_saved_dtype(start, "auto")
+    return load_whole(start, find_kind(start), dtype, **options).to(device).eval()
+
+
+def find_kind(start: Start) -> Kind:
+    """Whether a path names a reward model, as its config or adapter says."""
+    for folder, name in ((start.adapter, "adapter_config.json"), (Path(start.model), "config.json")):
+        if folder is not None and (folder / name).is_file():
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
+            named = [*config.get("architectures", ()), config.get("task_type") or ""]
+            return "reward" if any("SequenceClassification" in one or one == "SEQ_CLS" for one in named) else "causal"
+    return "causal"
+
+
+def _write(
+    recipe: EvaluateRecipe, context: StageContext, prepared: Prepared, evaluation: "Evaluation", seconds: float
+) -> None:
+    flat = {name: round(value, 6) for name, value in evaluation.flat().items()}
+    (context.run_dir / RESULTS).write_text(json.dumps(flat, indent=1), encoding="utf-8")
+    samples = {"after": evaluation.measured.samples}
+    if evaluation.against is not None:
+        samples["before"] = evaluation.against.samples
+    (context.run_dir / SAMPLES).write_text(json.dumps(samples, ensure_ascii=False, indent=1), encoding="utf-8")
+    receipt = make_receipt(
+        stage=recipe.stage,
+        recipe_hash=recipe_hash(recipe),
+        recipe_dir=context.recipe_path.parent,
+        seed=recipe.seed,
+        command=context.command,
+        prepared_manifest_hash=prepared.key[:16],
+        template_hash=prepared.manifest["template_hash"],
+        metrics=evaluation.measured.values,
+        metric_errors=evaluation.measured.errors,
+        metrics_before=evaluation.against.values if evaluation.against else None,
+        metric_errors_before=evaluation.against.errors if evaluation.against else None,
+        seconds={
+            "prepare": round(context.prepare_seconds, 2),
+            "evaluate": round(seconds, 2),
+            "total": round(context.prepare_seconds + seconds, 2),
+        },
+        parents=describe_parents(recipe),
+        world_size=context.world_size,
+        strategy=context.strategy,
+    )
+    write_receipt(context.run_dir, receipt)
+    write_card(context.run_dir)
+    write_report(context.run_dir)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,145 @@
+"""One process's part of a stage: the run folder, the prepared rows, then the stage itself.
+
+Rank 0 decides whether there is anything to do and says so in a file, since no process group exists yet; the other ranks
+wait for it. Preparing needs no group either: every rank asks for the same folder, and one of them makes it.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from alignment.errors import AlignmentError, LaunchError
+from alignment.launch.environment import LaunchEnvironment, settle_environment
+from alignment.launch.request import TrainRequest
+from alignment.recipe.loader import load_recipe
+from alignment.recipe.resolved import run_folder
+from alignment.recipe.schema import Recipe
+from alignment.train.run_folder import judge_run, locked, prepared_folder, set_aside, write_exit, write_start
+
+logger = logging.getLogger("alignment")
+WAIT_SECONDS = 600
+_POLL_SECONDS = 0.1
+
+
+def run_worker(request: TrainRequest) -> int:
+    """Does this process's part and returns the exit code of the command. Every rank calls it.
+
+    A refusal is said on rank 0 (by others with their rank before it) and written to exit.json; anything else that is
+    raised is a defect and keeps its traceback.
+    """
+    environment = settle_environment()
+    set_up_logging(environment.rank)
+    run_dir = Path(request.out) if request.out else run_folder(request.recipe_path)
+    code, reason = 1, "a defect: see the traceback"
+    try:
+        code, reason = _work(request, run_dir, environment), "done"
+    except AlignmentError as error:
+        code, reason = error.code, str(error)
+        print(f"rank {environment.rank}: {error}" if environment.rank else str(error), file=sys.stderr, flush=True)
+    finally:
+        if environment.rank == 0 and code not in (0, 2):
+            write_exit(run_dir, code, reason, shlex.join(request.command) or f"alignment train {request.recipe_path}")
+    return code
+
+
+def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> int:
+    recipe = load_recipe(request.recipe_path, request.overrides)
+    if environment.rank != 0:
+        if _wait_for_verdict(run_dir, environment) != "done":
+            _run(recipe, request, run_dir, environment)
+        return 0
+    with contextlib.ExitStack() as stack:
+        if request.fresh:
+            with locked(run_dir):
+                aside = set_aside(run_dir)
+            if aside:
+                logger.info("%s was set aside as %s", run_dir, aside)
+        stack.enter_context(locked(run_dir))
+        verdict = judge_run(recipe, run_dir)
+        _say_verdict(run_dir, environment, verdict)
+        if verdict == "done":
+            logger.info("%s: finished already", run_dir)
+            return 0
+        _run(recipe, request, run_dir, environment)
+        write_exit(run_dir, 0, "done", "")
+        logger.info("%s: done", run_dir)
+    return 0
+
+
+def _run(recipe: Recipe, request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> None:
+    from alignment.launch.check import check_launch
+    from alignment.train.context import StageContext
+    from alignment.train.prepare import prepare_run
+    from alignment.train.stages import run_stage
+
+    begun = time.perf_counter()
+    prepared = prepare_run(recipe, request.recipe_path.resolve().parent, run_dir, prepared_folder(run_dir))
+    if environment.rank == 0:
+        write_start(run_dir, recipe, prepared.manifest)
+    context = StageContext(
+        recipe_path=request.recipe_path,
+        run_dir=run_dir,
+        prepared_folder=prepared.folder,
+        rank=environment.rank,
+        world_size=environment.world_size,
+        cpu=environment.cpu,
+        strategy=environment.strategy,
+        report_to=request.report_to,
+        command=request.command,
+        prepare_seconds=time.perf_counter() - begun,
+        check_launch=lambda trainer: check_launch(trainer, environment),
+    )
+    run_stage(recipe, context)
+
+
+# ------------------------------------------------------------------------------------------------ verdict
+
+
+def _verdict_path(run_dir: Path) -> Path:
+    """Named after this launch: what an earlier one left is not read."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    launch = "\n".join(os.environ.get(name, "") for name in names)
+    return run_dir / f".launch-{hashlib.sha256(launch.encode()).hexdigest()[:12]}.json"
+
+
+def _say_verdict(run_dir: Path, environment: LaunchEnvironment, verdict: str) -> None:
+    for left in run_dir.glob(".launch-*.json"):
+        left.unlink()
+    if environment.world_size > 1:
+        path = _verdict_path(run_dir)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"verdict": verdict, "time": time.time()}), encoding="utf-8")
+        temporary.rename(path)
+
+
+def _wait_for_verdict(run_dir: Path, environment: LaunchEnvironment) -> str:
+    begun = time.time()
+    path = _verdict_path(run_dir)
+    while time.time() - begun < WAIT_SECONDS:
+        if path.is_file() and (said := json.loads(path.read_text(encoding="utf-8")))["time"] > begun - WAIT_SECONDS:
+            return said["verdict"]
+        time.sleep(_POLL_SECONDS)
+    raise LaunchError(
+        f"{run_dir}: rank {environment.rank} waited {WAIT_SECONDS} s for rank 0; a word of it in {path.name} was expected. "
+        "Look at the output of rank 0, and whether all ranks see this folder."
+    )
+
+
+def set_up_logging(rank: int) -> None:
+    """Our own lines on rank 0; the libraries only when something is wrong."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch|peft|transformers|accelerate")

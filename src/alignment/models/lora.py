@@ -1,0 +1,164 @@
+"""LoRA: adapters put on a model, saved with a base that anybody can find, and merged into whole weights.
+
+The only place of this project that imports peft, beside the loading lines that the verification runs.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+)
+from transformers import PreTrainedModel
+
+from alignment.errors import ArtifactError, RecipeError
+from alignment.models.hashes import hash_weights
+from alignment.models.load import ADAPTER_CONFIG, BASE_FILE, Kind, Start
+from alignment.recipe.schema import LoraSpec
+
+TASKS = {"causal": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
+ACTIVE = "default"
+REFERENCE = "ref"  # TRL 1.16 gives this name to the frozen copy of an adapter that DPO goes on with
+# What decides an adapter; a recipe that continues one must agree with it.
+SHAPE = ("r", "lora_alpha", "target_modules", "use_dora", "use_rslora")
+
+
+def add_adapter(model: PreTrainedModel, spec: LoraSpec, kind: Kind, *, fp32_adapter: bool = True) -> PeftModel:
+    """A fresh adapter on `model`: its output is the model's until the first step.
+
+    Args:
+        kind: of a reward model the score head is trained and saved whole; peft does so for SEQ_CLS and says nothing otherwise.
+        fp32_adapter: keep the adapter in fp32 on a 16-bit model; sharding engines want one dtype.
+    """
+    if spec.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        task_type=TASKS[kind],
+        r=spec.r,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules=spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules),
+        modules_to_save=list(spec.modules_to_save) or None,
+        use_dora=spec.use_dora,
+        use_rslora=spec.use_rslora,
+    )
+    try:
+        return get_peft_model(model, config, autocast_adapter_dtype=fp32_adapter)
+    except ValueError as error:
+        raise RecipeError(
+            f"lora: {str(error).splitlines()[0]} Correct lora.target_modules or lora.modules_to_save."
+        ) from error
+
+
+def continue_adapter(model: PreTrainedModel, adapter: Path, spec: LoraSpec) -> PeftModel:
+    """The trained adapter in a folder, to be trained on.
+
+    Raises:
+        RecipeError: the recipe describes another adapter.
+    """
+    peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    config = peft_model.peft_config[ACTIVE]
+    for name in SHAPE:
+        wanted, found = getattr(spec, name), getattr(config, name)
+        if name == "target_modules" and wanted == "all-linear":
+            continue
+        same = (
+            set(wanted) == set(found) if name == "target_modules" and not isinstance(wanted, str) else wanted == found
+        )
+        if not same:
+            raise RecipeError(
+                f"lora.{name}: {wanted}; the adapter in {adapter} has {found}, and lora.start: continue goes on with it as it is. "
+                "Write that value, or start: merge."
+            )
+    return peft_model
+
+
+def save_adapter(model: PeftModel, folder: Path, base: Start, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Writes adapter_model.safetensors, adapter_config.json with the base by name, and base.json with its weights' hash.
+
+    Args:
+        state: whole tensors by the model's own names, where the model itself is sharded.
+
+    Raises:
+        ArtifactError: a tensor that is empty, or an update that is zero everywhere after training.
+    """
+    weights = get_peft_model_state_dict(
+        model, state_dict=dict(state) if state is not None else None, adapter_name=ACTIVE
+    )
+    for name, tensor in weights.items():
+        if tensor.numel() == 0:
+            raise ArtifactError(
+                f"{folder}: {name} is empty; a whole tensor was expected. The launch did not gather it."
+            )
+    model.save_pretrained(
+        str(folder), selected_adapters=[ACTIVE], state_dict=dict(state) if state is not None else None
+    )
+    path = folder / ADAPTER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": name_base(base), "revision": base.revision, "inference_mode": True}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    facts = {"path": name_base(base), "revision": base.revision, "local": base.is_local}
+    if base.is_local:
+        facts["weights_hash"] = hash_weights(Path(base.model))
+    (folder / BASE_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)  # peft's; the card is the run's
+
+
+def name_base(base: Start) -> str:
+    """The base as other machines can find it: a Hub id, or its folder from the current one."""
+    return os.path.relpath(base.model) if base.is_local and os.path.isabs(base.model) else base.model
+
+
+def merge_adapter(model: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with an adapter's updates added to its weights, in `dtype`. The sum is made in fp32.
+
+    Raises:
+        ArtifactError: the adapter does not fit, or the merged weights are not finite.
+    """
+    model = model.to(torch.float32)
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{adapter}: {str(error).splitlines()[0]}; an adapter of this base was expected."
+        ) from error
+    return merged.to(dtype)
+
+
+class ReferenceView:
+    """The model that an adapter was put on, or the frozen copy of an adapter that is continued, as a model to measure.
+
+    It has no weights of its own: a forward pass switches the adapter, and switches it back.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._switched():
+            return self._model(*args, **kwargs)
+
+    @contextmanager
+    def _switched(self) -> Iterator[None]:
+        if REFERENCE not in self._model.peft_config:
+            with self._model.disable_adapter():
+                yield
+            return
+        self._model.set_adapter(REFERENCE, inference_mode=True)
+        try:
+            yield
+        finally:
+            self._model.set_adapter(ACTIVE)

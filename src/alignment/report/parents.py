@@ -1,0 +1,41 @@
+"""What a recipe starts from, as its receipt says it and as it lies on this disk now."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alignment.recipe.schema import Recipe
+from alignment.report.receipt import RECEIPT, read_receipt, receipt_hash
+
+_WORDS_OF_REFERENCE = ("start", "base")  # not paths
+
+
+def named_parents(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(kind, path) of every model and tokenizer that a recipe names: model, tokenizer, reference or against."""
+    fields = type(recipe).model_fields
+    if "model" in fields and recipe.model.path:
+        yield "model", recipe.model.path
+    if recipe.stage != "tokenizer" and "tokenizer" in fields and recipe.tokenizer.path:
+        yield "tokenizer", recipe.tokenizer.path
+    if "dpo" in fields and recipe.dpo.reference not in _WORDS_OF_REFERENCE:
+        yield "reference", recipe.dpo.reference
+    if "evaluate" in fields and recipe.evaluate.against:
+        yield "against", recipe.evaluate.against
+
+
+def describe_parents(recipe: Recipe) -> list[dict[str, Any]]:
+    """path and kind of each parent, with its receipt's hash where it is a finished run on this disk."""
+    parents = []
+    for kind, path in named_parents(recipe):
+        run_dir = find_run_dir(path)
+        facts = {"path": path, "kind": kind}
+        if run_dir is not None:
+            facts["receipt_hash"] = receipt_hash(read_receipt(run_dir))
+        parents.append(facts)
+    return parents
+
+
+def find_run_dir(path: str) -> Path | None:
+    """The finished run that a path (a run folder, its final/ or adapter/) belongs to."""
+    folder = Path(path).expanduser()
+    return next((one for one in (folder, folder.parent) if (one / RECEIPT).is_file()), None)

@@ -1,0 +1,195 @@
+"""The model that is trained, and the frozen ones beside it: from what a recipe names to weights in this process.
+
+Weights are trained in fp32, computed with in bfloat16 where the recipe says so, and saved in the recipe's dtype. Starting from an
+adapter is never left to a library: a merged start is whole before a new adapter is put on it, a continued one is
+loaded as trainable, and `train/begin.py` compares its scores with the parent's receipt.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from alignment.errors import LaunchError, RecipeError
+from alignment.models.build import draw_score_head, fit_embeddings, make_reward_model
+from alignment.models.load import Kind, Start, load_weights, read_base, read_saved_dtype, resolve_start, whole_weights
+from alignment.models.lora import add_adapter, continue_adapter, merge_adapter
+from alignment.train.training import Training
+
+logger = logging.getLogger(__name__)
+ONE_DTYPE_STRATEGIES = ("zero3", "fsdp2")  # they deal out tensors that must not mix dtypes
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The trainable model with what is needed to save it."""
+
+    model: PreTrainedModel
+    kind: Kind
+    start: Start  # what the weights below a new adapter, or all of them, were loaded from
+    base: Start  # what an adapter is on; `start` where there is none
+    saved_dtype: torch.dtype
+    continues_adapter: bool = False
+    new_head: bool = False  # a reward model whose score head was drawn for this run
+    new_rows: int = 0  # embedding rows for tokens that the start model did not have
+    notes: tuple[str, ...] = ()
+
+    @property
+    def start_path(self) -> str:
+        """What the recipe starts from, for a frozen copy of it."""
+        return self.start.path
+
+    @property
+    def base_path(self) -> str:
+        """The model below the adapter."""
+        return self.base.path
+
+
+def load_trainable_policy(training: Training) -> Policy:
+    """The causal language model of the recipe, with its adapter where it has one. Every rank must call it."""
+    return _load_trainable(training, "causal")
+
+
+def load_trainable_reward_model(training: Training) -> Policy:
+    """The sequence classifier with one score of the recipe. Every rank must call it."""
+    return _load_trainable(training, "reward")
+
+
+def load_frozen(training: Training, path: str) -> PreTrainedModel:
+    """A causal model that is not trained, in the dtype of this run's forward passes."""
+    start = resolve_start(path) if path != training.start.path else training.start
+    model = load_whole(start, "causal", _load_dtype(training), **_model_options(training))
+    fit_embeddings(model, training.tokenizer)
+    return model.requires_grad_(False).eval()
+
+
+def load_whole(start: Start, kind: Kind, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The model that `start` names; an adapter is merged into its base."""
+    if start.adapter is None:
+        return load_weights(kind, start.model, revision=start.revision, dtype=dtype, **options)
+    with whole_weights():
+        task = _adapter_task(start.adapter)
+        base = load_weights(task, start.model, revision=start.revision, dtype=torch.float32, **options)
+        merged = merge_adapter(base, start.adapter, dtype)
+        return make_reward_model(merged) if (task, kind) == ("causal", "reward") else merged
+
+
+def _adapter_task(adapter: Path) -> Kind:
+    import json
+
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return "reward" if config.get("task_type") == "SEQ_CLS" else "causal"
+
+
+def _load_trainable(training: Training, kind: Kind) -> Policy:
+    recipe = training.recipe
+    lora = recipe.lora if recipe.stage != "pretrain" else None
+    if lora and lora.load_in_4bit:
+        check_quantization()
+    policy = _load_continued(training, kind) if lora and lora.start == "continue" else _load_merged(training, kind)
+    model = policy.model
+    model.config.use_cache = False
+    model.config.get_text_config().pad_token_id = training.tokenizer.pad_token_id
+    for note in policy.notes:
+        if training.context.rank == 0:
+            logger.info("%s", note)
+    return policy
+
+
+def _load_merged(training: Training, kind: Kind) -> Policy:
+    """All weights of the start model, and a new adapter on them where the recipe has one."""
+    recipe, start = training.recipe, training.start
+    lora = recipe.lora if recipe.stage != "pretrain" else None
+    options = _model_options(training) | (_quantization() if lora and lora.load_in_4bit else {})
+    model = load_whole(start, kind, _load_dtype(training), **options)
+    new_head = kind == "reward" and model.has_new_head
+    new_rows = fit_embeddings(model, training.tokenizer)
+    if new_head:
+        draw_score_head(model, recipe.seed)
+    if lora:
+        set_seed(recipe.seed)  # the adapter's first weights are drawn from it, whatever was drawn before
+        model = add_adapter(model, lora, kind, fp32_adapter=training.context.strategy not in ONE_DTYPE_STRATEGIES)
+    return Policy(
+        model=model,
+        kind=kind,
+        start=start,
+        base=start,
+        saved_dtype=read_saved_dtype(start, recipe.model.dtype),
+        new_head=new_head,
+        new_rows=new_rows,
+        notes=_merge_notes(start),
+    )
+
+
+def _merge_notes(start: Start) -> tuple[str, ...]:
+    if start.trained_adapter is None:
+        return ()
+    return (f"{start.path} is a LoRA run: its adapter is merged into the weights that training starts from.",)
+
+
+def _load_continued(training: Training, kind: Kind) -> Policy:
+    """The base of a LoRA run, with the run's own adapter to be trained on."""
+    recipe, start = training.recipe, training.start
+    if start.trained_adapter is None:
+        raise RecipeError(
+            f"lora.start: continue, and {start.path} is no LoRA run; a run with an adapter/ was expected. Write start: merge, or "
+            "name the LoRA run."
+        )
+    base_path, base_revision = read_base(start.trained_adapter)
+    base = resolve_start(base_path, base_revision)
+    options = _model_options(training) | (_quantization() if recipe.lora.load_in_4bit else {})
+    model = load_whole(base, kind, _load_dtype(training), **options)
+    return Policy(
+        model=continue_adapter(model, start.trained_adapter, recipe.lora),
+        kind=kind,
+        start=start,
+        base=base,
+        saved_dtype=read_saved_dtype(replace(base, adapter=None), recipe.model.dtype),
+        continues_adapter=True,
+        notes=(f"The adapter of {start.path} is trained on, on its base {base.path}.",),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ how weights are loaded
+
+
+def _load_dtype(training: Training) -> torch.dtype:
+    """fp32, but for frozen weights of a LoRA run that computes in bfloat16 on a GPU: there fp32 would only double the memory."""
+    lora = training.recipe.lora if training.recipe.stage != "pretrain" else None
+    half = lora is not None and training.bf16 and not training.context.cpu
+    return torch.bfloat16 if half else torch.float32
+
+
+def _model_options(training: Training) -> dict[str, Any]:
+    model = training.recipe.model
+    return {"attn_implementation": model.attn_implementation, "trust_remote_code": model.trust_remote_code}
+
+
+def check_quantization() -> None:
+    """Raises LaunchError where 4-bit weights cannot be used."""
+    import importlib.util
+
+    if not torch.cuda.is_available():
+        raise LaunchError(
+            "lora.load_in_4bit: no GPU here; 4-bit weights need one. Write load_in_4bit: false, or use a GPU."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise LaunchError(
+            "lora.load_in_4bit: bitsandbytes is not installed. Install it with `pip install 'alignment[qlora]'`."
+        )
+
+
+def _quantization() -> dict[str, Any]:
+    """nf4 with double quantisation, computed with in bfloat16: https://arxiv.org/abs/2305.14314, section 3."""
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config}
