@@ -1,21 +1,33 @@
 """Reads a recipe strictly: every mistake at once, each with its place and the name that was probably meant.
 
-pydantic decides what is wrong (`schema.py`); this module knows where it stands in the file and how to say it. Values are
-never coerced, keys are never guessed, and nothing of a recipe with a mistake is used.
+pydantic decides what is wrong (`schema.py`); where it stands is known to `locate.py`, and how to say it to `unknown.py`
+and `judge.py`. Values are never coerced, keys are never guessed, and nothing of a recipe with a mistake is used.
 """
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
 from alignment.errors import RecipeError
+from alignment.recipe.judge import find_broken_rules, judge
 from alignment.recipe.locate import Node, read_nodes
-from alignment.recipe.mistakes import Mistake, describe, find_unknown_keys
+from alignment.recipe.mistakes import Mistake, sort_mistakes
 from alignment.recipe.overrides import apply_overrides
 from alignment.recipe.schema import RECIPES, Recipe
+from alignment.recipe.unknown import find_unknown_keys
+
+
+@dataclass(frozen=True)
+class ReadRecipe:
+    """A recipe file as it was read: a recipe, or mistakes."""
+
+    path: Path
+    recipe: Recipe | None
+    nodes: Node | None  # of the file with the overrides; None: its YAML cannot be read
+    mistakes: tuple[Mistake, ...]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -24,50 +36,72 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: all mistakes, one after the other, and how many there are.
     """
+    read = read_recipe(path, overrides)
+    if read.recipe is None:
+        raise RecipeError(report(read.path, read.mistakes))
+    return read.recipe
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> ReadRecipe:
+    """As `load_recipe`, with the mistakes as a value."""
     path = Path(path)
     root, mistakes = read_nodes(path)
+    recipe = None
     if root is not None:
-        mistakes += apply_overrides(root, overrides)
+        mistakes = mistakes + apply_overrides(root, overrides)
         recipe, found = _validate(root)
         mistakes += found
-        if not mistakes:
-            return recipe
-    raise RecipeError(report(path, mistakes))
+    return ReadRecipe(path, None if mistakes else recipe, root, tuple(sort_mistakes(mistakes)))
 
 
 def report(path: Path, mistakes: Sequence[Mistake]) -> str:
     """All mistakes of a file as one text."""
-    unique = list(dict.fromkeys(mistake.text() for mistake in sorted(mistakes, key=lambda m: (m.line, m.column))))
-    count = f"{len(unique)} error{'s' if len(unique) > 1 else ''}"
-    return "\n".join([*unique, f"{count} in {path}; nothing was started."])
+    texts = [mistake.text() for mistake in sort_mistakes(mistakes)]
+    return "\n".join([*texts, f"{len(texts)} error{'s' if len(texts) > 1 else ''} in {path}; nothing was started."])
 
 
 def _validate(root: Node) -> tuple[Recipe | None, list[Mistake]]:
     if not root.is_mapping:
-        return None, [Mistake.at(root, f"found {root.kind()}; a mapping of sections was expected", "start with: stage: sft")]
-    stage = root.children.get("stage")
-    if stage is None or stage.value not in RECIPES:
-        return None, [_stage_mistake(root, stage)]
-    schema = RECIPES[stage.value]
-    mistakes = find_unknown_keys(root, schema)
+        return None, [Mistake(root.place, f"found {root.kind()}; a mapping was expected", "begin with stage: sft")]
+    stage, mistakes = _find_stage(root)
+    if stage is None:
+        return None, mistakes
+    schema = RECIPES[stage]
+    unknown = find_unknown_keys(root, schema)
+    mistakes = mistakes + unknown.mistakes
     try:
-        recipe = schema.model_validate(root.plain())
+        recipe, errors = schema.model_validate(root.plain()), []
     except pydantic.ValidationError as error:
-        return None, mistakes + [
-            describe(root, schema, found) for found in error.errors() if found["type"] != "extra_forbidden"
-        ]
+        recipe, errors = None, error.errors(include_url=False)
+    found, wrong = judge(root, schema, errors, unknown.meant)
+    mistakes += found + find_broken_rules(root, schema, wrong, unknown.meant)
+    if errors and not mistakes and not _has_broken(root):
+        raise AssertionError(f"pydantic refused what nobody can explain: {errors}")
     return recipe, mistakes
 
 
-def _stage_mistake(root: Node, stage: Node | None) -> Mistake:
-    known = ", ".join(RECIPES)
-    if stage is None:
+def _has_broken(node: Node) -> bool:
+    return node.is_broken or any(map(_has_broken, [*(node.children or {}).values(), *(node.items or ())]))
+
+
+def _find_stage(root: Node) -> tuple[str | None, list[Mistake]]:
+    """The stage, or the one that was probably meant and the mistake; a misspelt one is put right in the nodes."""
+    known = f"stages: {', '.join(RECIPES)}"
+    mistakes: list[Mistake] = []
+    if "stage" not in root.children:
         near = difflib.get_close_matches("stage", root.children, 1)
-        where = root.children[near[0]].key_node if near else root
-        return Mistake.at(where, "missing key 'stage'", f"one of: {known}")
-    near = difflib.get_close_matches(str(stage.value), RECIPES, 1)
-    return Mistake.at(
-        stage, f"stage: {stage.value!r} is not a stage", f"did you mean '{near[0]}'?" if near else f"stages: {known}"
-    )
-
-
+        if not near:
+            return None, [Mistake(root.place, "missing key 'stage'", known)]
+        mistakes = [Mistake(root.children[near[0]].key, f"unknown key '{near[0]}'", "did you mean 'stage'?")]
+        root.children["stage"] = root.children.pop(near[0])
+    node = root.children["stage"]
+    if node.value in RECIPES:
+        return node.value, mistakes
+    near = difflib.get_close_matches(str(node.value), RECIPES, 1)
+    advice = f"did you mean '{near[0]}'? {known}" if near else known
+    if not node.is_broken:
+        mistakes.append(Mistake(node.place, f"stage: found {node.kind()}; a stage was expected", advice))
+    if not near:
+        return None, mistakes
+    node.value = near[0]
+    return near[0], mistakes

@@ -28,7 +28,9 @@ class _Decoder(_Config):
     intermediate_size: Positive = Field(description="width of the feed-forward layers")
     num_hidden_layers: Positive = Field(description="number of layers")
     num_attention_heads: Positive = Field(description="query heads")
-    num_key_value_heads: Positive | None = Field(None, description="key and value heads; fewer: grouped-query attention")
+    num_key_value_heads: Positive | None = Field(
+        None, description="key and value heads; fewer: grouped-query attention"
+    )
     head_dim: Positive | None = Field(None, description="width of a head; default: hidden_size / num_attention_heads")
     hidden_act: str | None = Field(None, description="activation of the feed-forward layers")
     max_position_embeddings: Positive | None = Field(None, description="longest sequence in tokens")

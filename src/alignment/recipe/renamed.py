@@ -51,11 +51,6 @@ RENAMED: dict[str, str] = {
     "dataset": _SOURCE,
     "datasets": _SOURCE,
     "test_split_size": _SOURCE,
-    "weight": "give the source 'rows' (a number of rows) or 'repeat' (0.5 is half of it)",
-    "fraction": "give the source 'rows' (a number of rows) or 'repeat' (0.5 is half of it)",
-    "config": "a source's configuration is its 'name'",
-    "id": "a source's place is its 'path'",
-    "type": "a source's layout is its 'format'",
     "dataset_num_proc": _ALWAYS,
     "dataset_kwargs": _ALWAYS,
     "remove_unused_columns": _ALWAYS,
@@ -131,4 +126,13 @@ RENAMED: dict[str, str] = {
     "num_machines": _LAUNCH,
     "ddp_timeout": _LAUNCH,
     "use_cpu": "the device is found: a GPU if there is one, else the CPU",
+}
+
+# Keys of a source.
+RENAMED_IN_SOURCES: dict[str, str] = {
+    "weight": "give the source 'rows' (a number of rows) or 'repeat' (0.5 is half of it)",
+    "fraction": "give the source 'rows' (a number of rows) or 'repeat' (0.5 is half of it)",
+    "config": "a source's configuration is its 'name'",
+    "id": "a source's place is its 'path'",
+    "type": "a source's layout is its 'format'",
 }

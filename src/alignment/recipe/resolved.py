@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from alignment.recipe.locate import Node, node_at, read_text
+from alignment.recipe.mistakes import Origin
 from alignment.recipe.schema import Recipe
 
 
@@ -44,3 +47,22 @@ def recipe_hash(recipe: Recipe) -> str:
 def run_folder(recipe_path: Path) -> Path:
     """Where a run goes unless --out says otherwise: runs/<the recipe's folder>/<its stem>, in the current folder."""
     return Path("runs") / recipe_path.resolve().parent.name / recipe_path.stem
+
+
+def marked_text(recipe: Recipe, given: Node) -> str:
+    """The resolved recipe with `# default` behind each value that the file does not give."""
+    text = recipe_text(recipe)
+    root, _ = read_text(text, Origin("resolved", tuple(text.splitlines())))
+    lines = text.splitlines()
+    for line in _default_lines(root, given):
+        lines[line] += "  # default"
+    return "\n".join(lines)
+
+
+def _default_lines(node: Node, given: Node | None) -> Iterator[int]:
+    """Lines of the scalars and empty values below `node` that stand nowhere in `given`."""
+    below = node.children or dict(enumerate(node.items or ()))
+    if not below and given is None:
+        yield node.place.line
+    for name, child in below.items():
+        yield from _default_lines(child, node_at(given, (name,)) if given is not None else None)

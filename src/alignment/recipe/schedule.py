@@ -66,7 +66,9 @@ def _split_batch(train: TrainSpec, world_size: int) -> tuple[int, int]:
         per_device = batch // world_size
     if batch % (per_device * world_size):
         fitting = [size for size in range(per_device, 0, -1) if batch % (size * world_size) == 0]
-        advice = f"per_device_train_batch_size {fitting[0]} would" if fitting else f"no batch on {world_size} processes can"
+        advice = (
+            f"per_device_train_batch_size {fitting[0]} would" if fitting else f"no batch on {world_size} processes can"
+        )
         raise RecipeError(
             f"train.global_batch_size: {batch} rows are not a whole number of passes of {per_device} rows on {world_size} "
             f"processes; a multiple of {per_device * world_size} was expected. Change it or the number of processes; {advice} divide it."

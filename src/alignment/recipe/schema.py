@@ -2,11 +2,13 @@
 
 This file is the manual: the comment behind a field becomes its line in `docs/recipe.md` and in the JSON schema that
 editors read. A stage has exactly the keys that it reads, so a key that a stage would ignore cannot be written for it.
-Reading YAML, locating mistakes and suggesting names is `loader.py`'s; nothing here opens a file or imports torch.
+Reading YAML, locating mistakes and suggesting names is the loader's; nothing here opens a file or imports torch.
 """
 
+import difflib
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
@@ -37,13 +39,40 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+class BrokenRule(ValueError):
+    """Keys that are right one by one and do not go together. `at`: the keys concerned, from the section on."""
+
+    def __init__(self, message: str, *at: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
 class Spec(BaseModel):
     """Base of every section: unknown keys refused, no coercion, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, protected_namespaces=())
 
+    # Rules between keys; each reads attributes and raises BrokenRule. The loader also asks them one by one.
+    RULES: ClassVar[tuple[Callable[[Any], None], ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> "Spec":
+        for rule in self.RULES:
+            rule(self)
+        return self
+
 
 # ------------------------------------------------------------------------------------------------ model
+
+
+def _one_origin(model: "ModelSpec") -> None:
+    if (model.path is None) == (model.config is None):
+        raise BrokenRule("give exactly one of 'path' (a folder or Hub id) and 'config' (a new model)", "path", "config")
+
+
+def _revision_of_path(model: "ModelSpec") -> None:
+    if model.config is not None and model.revision is not None:
+        raise BrokenRule("'revision' belongs to a 'path'; a new model from 'config' has none", "revision")
 
 
 class ModelSpec(Spec):
@@ -60,13 +89,7 @@ class ModelSpec(Spec):
     )
     trust_remote_code: bool = Field(False, description="run Python code that comes with a Hub model")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> "ModelSpec":
-        if (self.path is None) == (self.config is None):
-            raise ValueError("give exactly one of 'path' (a folder or Hub id) and 'config' (a new model)")
-        if self.config is not None and self.revision is not None:
-            raise ValueError("'revision' belongs to a 'path'; a new model from 'config' has none")
-        return self
+    RULES = (_one_origin, _revision_of_path)
 
 
 class LoadedModelSpec(Spec):
@@ -108,7 +131,9 @@ class LoraSpec(Spec):
     use_dora: bool = Field(False, description="weight-decomposed LoRA, https://arxiv.org/abs/2402.09353")
     use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r), https://arxiv.org/abs/2312.03732")
     load_in_4bit: bool = Field(False, description="QLoRA: base weights in nf4; needs the [qlora] extra and a GPU")
-    save: Literal["merged", "adapter"] = Field("merged", description="merged: final/ is a whole model; adapter: only it")
+    save: Literal["merged", "adapter"] = Field(
+        "merged", description="merged: final/ is a whole model; adapter: only it"
+    )
     start: Literal["merge", "continue"] = Field(
         "merge", description="when model.path is a LoRA run: train a new adapter on the merged model, or go on with its"
     )
@@ -118,7 +143,9 @@ class ChatSpec(Spec):
     """How messages become tokens."""
 
     template: str = Field("from_tokenizer", description="a template's name, a .jinja file, or from_tokenizer")
-    pad_token: str | None = Field(None, description="a token of the vocabulary to pad with; default: a reserved or new one")
+    pad_token: str | None = Field(
+        None, description="a token of the vocabulary to pad with; default: a reserved or new one"
+    )
     system: str | None = Field(None, description="system message for rows that have none")
 
 
@@ -135,26 +162,33 @@ class SftChatSpec(ChatSpec):
 Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference", "text"]
 
 
+def _one_amount(source: "SourceSpec") -> None:
+    if source.rows is not None and source.repeat is not None:
+        raise BrokenRule(
+            "give at most one of 'rows' and 'repeat'; without either the whole split is used once", "rows", "repeat"
+        )
+
+
 class SourceSpec(Spec):
     """One source of rows."""
 
     path: str = Field(description="Hub id, or a file or folder relative to the recipe; ${VAR} is replaced")
     name: str | None = Field(None, description="configuration (subset) of a Hub dataset")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub dataset")
-    split: str | None = Field(None, description="split; default: train for `data.train`; needed for Hub ids in `data.eval`")
+    split: str | None = Field(
+        None, description="split; default: train for `data.train`; needed for Hub ids in `data.eval`"
+    )
     data_files: Strings = Field((), description="file patterns inside the folder or Hub dataset")
     format: Format = Field(description="how the rows are laid out")
     columns: StringMap = Field({}, description="our column name: the source's column name")
     roles: StringMap = Field({}, description="the source's role name: system, user, assistant or tool")
     system: str | None = Field(None, description="system message for rows of this source that have none")
     rows: Positive | None = Field(None, description="number of rows to draw without repetition")
-    repeat: Annotated[float, Field(gt=0)] | None = Field(None, description="how often to use the split; 0.5 is half of it")
+    repeat: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="how often to use the split; 0.5 is half of it"
+    )
 
-    @model_validator(mode="after")
-    def _one_amount(self) -> "SourceSpec":
-        if self.rows is not None and self.repeat is not None:
-            raise ValueError("give at most one of 'rows' and 'repeat'; without either the whole split is used once")
-        return self
+    RULES = (_one_amount,)
 
 
 class DataSpec(Spec):
@@ -170,14 +204,20 @@ class DataSpec(Spec):
 class PackedDataSpec(DataSpec):
     """Which rows to train and evaluate on."""
 
-    packing: bool = Field(False, description="fill each row of max_length tokens with whole examples that cannot see each other")
+    packing: bool = Field(
+        False, description="fill each row of max_length tokens with whole examples that cannot see each other"
+    )
 
 
 class PretrainDataSpec(DataSpec):
     """Which documents to train and evaluate on; they are packed, and longer ones are split."""
 
-    on_too_long: Literal["split", "truncate", "drop", "error"] = Field("split", description="what to do with longer documents")
-    packing: bool = Field(True, description="fill each row of max_length tokens with documents that cannot see each other")
+    on_too_long: Literal["split", "truncate", "drop", "error"] = Field(
+        "split", description="what to do with longer documents"
+    )
+    packing: bool = Field(
+        True, description="fill each row of max_length tokens with documents that cannot see each other"
+    )
 
 
 class TextDataSpec(Spec):
@@ -214,12 +254,52 @@ Optimizer = Literal[
 ]  # fmt: skip
 
 
+def _one_duration(train: "TrainSpec") -> None:
+    if (train.num_train_epochs is None) == (train.max_steps is None):
+        raise BrokenRule("give exactly one of 'num_train_epochs' and 'max_steps'", "num_train_epochs", "max_steps")
+
+
+def _scheduler_reads_kwargs(train: "TrainSpec") -> None:
+    known = sorted(SCHEDULER_KWARGS.get(train.lr_scheduler_type, ()))
+    for name in train.lr_scheduler_kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise BrokenRule(
+                f"lr_scheduler_kwargs: '{name}' is not read by lr_scheduler_type {train.lr_scheduler_type}; "
+                + (f"did you mean '{near[0]}'?" if near else f"it reads: {', '.join(known) or 'none'}"),
+                f"lr_scheduler_kwargs.{name}",
+            )
+
+
+def _constant_has_no_warmup(train: "TrainSpec") -> None:
+    if train.lr_scheduler_type == "constant" and train.warmup_steps:
+        raise BrokenRule(
+            "lr_scheduler_type constant ignores warmup_steps; use constant_with_warmup", "lr_scheduler_type"
+        )
+
+
+def _best_is_evaluated(train: "TrainSpec") -> None:
+    if train.keep == "best" and train.eval_steps is None:
+        raise BrokenRule("keep: best needs eval_steps", "keep")
+
+
+def _best_is_saved(train: "TrainSpec") -> None:
+    if train.keep == "best" and train.save_steps != train.eval_steps:
+        raise BrokenRule(
+            "keep: best needs save_steps equal to eval_steps, so that the best weights are on disk", "keep"
+        )
+
+
 class TrainSpec(Spec):
     """The optimisation. Nothing here depends on how many processes run it."""
 
-    num_train_epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="passes over the rows; or give `max_steps`")
+    num_train_epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="passes over the rows; or give `max_steps`"
+    )
     max_steps: Positive | None = Field(None, description="optimizer steps; or give `num_train_epochs`")
-    global_batch_size: Positive = Field(32, description="rows in one optimizer step over all processes; accumulation is derived")
+    global_batch_size: Positive = Field(
+        32, description="rows in one optimizer step over all processes; accumulation is derived"
+    )
     per_device_train_batch_size: Positive = Field(8, description="rows in one forward pass of one process")
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate")
     lr_scheduler_type: Scheduler = Field("cosine", description="shape of the schedule")
@@ -230,31 +310,19 @@ class TrainSpec(Spec):
     adam_beta2: Fraction = Field(0.999, description="decay of the second moment")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="decoupled weight decay")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="gradient norm is clipped to this")
-    bf16: Literal["auto"] | bool = Field("auto", description="compute in bfloat16; auto: where the device is faster with it")
+    bf16: Literal["auto"] | bool = Field(
+        "auto", description="compute in bfloat16; auto: where the device is faster with it"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     logging_steps: Positive = Field(10, description="steps between two lines of metrics.jsonl")
     eval_steps: Positive | None = Field(None, description="steps between two evaluations; default: at the end only")
     save_steps: Positive | None = Field(None, description="steps between two checkpoints; default: at the end only")
     save_total_limit: Positive = Field(2, description="checkpoints kept")
-    keep: Literal["last", "best"] = Field("last", description="which weights become final/: the last or those of the best eval loss")
+    keep: Literal["last", "best"] = Field(
+        "last", description="which weights become final/: the last or those of the best eval loss"
+    )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "TrainSpec":
-        if (self.num_train_epochs is None) == (self.max_steps is None):
-            raise ValueError("give exactly one of 'num_train_epochs' and 'max_steps'")
-        unread = sorted(set(self.lr_scheduler_kwargs) - SCHEDULER_KWARGS.get(self.lr_scheduler_type, set()))
-        if unread:
-            known = ", ".join(sorted(SCHEDULER_KWARGS.get(self.lr_scheduler_type, ()))) or "none"
-            raise ValueError(
-                f"lr_scheduler_kwargs: '{unread[0]}' is not read by lr_scheduler_type {self.lr_scheduler_type}; it reads: {known}"
-            )
-        if self.lr_scheduler_type == "constant" and self.warmup_steps:
-            raise ValueError("lr_scheduler_type constant ignores warmup_steps; use constant_with_warmup")
-        if self.keep == "best" and self.eval_steps is None:
-            raise ValueError("keep: best needs eval_steps")
-        if self.keep == "best" and self.save_steps != self.eval_steps:
-            raise ValueError("keep: best needs save_steps equal to eval_steps, so that the best weights are on disk")
-        return self
+    RULES = (_one_duration, _scheduler_reads_kwargs, _constant_has_no_warmup, _best_is_evaluated, _best_is_saved)
 
 
 # ------------------------------------------------------------------------------------------------ stages' own
@@ -270,8 +338,12 @@ class DpoSpec(Spec):
 
     loss_type: DpoLoss = Field("sigmoid", description="loss, as TRL names them")
     beta: Annotated[float, Field(gt=0)] = Field(0.1, description="strength of the pull to the reference")
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="share of pairs assumed mislabelled")
-    sft_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the mean negative log-likelihood of `chosen`")
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.0, description="share of pairs assumed mislabelled"
+    )
+    sft_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of the mean negative log-likelihood of `chosen`"
+    )
     reference: str = Field(description="start (the model it starts from), base (below its LoRA), or a folder or Hub id")
 
 
@@ -279,7 +351,8 @@ class RewardSpec(Spec):
     """Bradley-Terry reward model."""
 
     center_rewards_coefficient: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="weight of the squared sum of rewards that centres them at 0, https://arxiv.org/abs/2312.09244"
+        None,
+        description="weight of the squared sum of rewards that centres them at 0, https://arxiv.org/abs/2312.09244",
     )
 
 
@@ -323,7 +396,9 @@ class EvaluateSpec(EvalSpec):
 class Recipe(Spec):
     """What every recipe has."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="everything random is drawn from it: rows, weights, dropout")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="everything random is drawn from it: rows, weights, dropout"
+    )
 
 
 class TokenizerRecipe(Recipe):
@@ -333,6 +408,13 @@ class TokenizerRecipe(Recipe):
     tokenizer: NewTokenizerSpec
     chat: ChatSpec = ChatSpec(template="chatml")
     data: TextDataSpec
+
+
+def _new_model_has_tokenizer(recipe: "PretrainRecipe") -> None:
+    if recipe.model.config is not None and recipe.tokenizer.path is None:
+        raise BrokenRule(
+            "a model from 'model.config' has no tokenizer of its own: give 'tokenizer.path'", "model.config"
+        )
 
 
 class PretrainRecipe(Recipe):
@@ -345,11 +427,7 @@ class PretrainRecipe(Recipe):
     train: TrainSpec
     eval: EvalSpec = EvalSpec()
 
-    @model_validator(mode="after")
-    def _tokenizer_for_new_model(self) -> "PretrainRecipe":
-        if self.model.config is not None and self.tokenizer.path is None:
-            raise ValueError("a model from 'model.config' has no tokenizer of its own: give 'tokenizer.path'")
-        return self
+    RULES = (_new_model_has_tokenizer,)
 
 
 class SftRecipe(Recipe):
@@ -379,6 +457,13 @@ class RewardRecipe(Recipe):
     eval: ScoreEvalSpec = ScoreEvalSpec()
 
 
+def _base_needs_lora(recipe: "DpoRecipe") -> None:
+    if recipe.dpo.reference == "base" and recipe.lora is None:
+        raise BrokenRule(
+            "dpo.reference: base is the model below a LoRA adapter; this recipe has no 'lora' section", "dpo.reference"
+        )
+
+
 class DpoRecipe(Recipe):
     """Direct preference optimisation."""
 
@@ -392,11 +477,7 @@ class DpoRecipe(Recipe):
     dpo: DpoSpec
     eval: EvalSpec = EvalSpec()
 
-    @model_validator(mode="after")
-    def _base_needs_lora(self) -> "DpoRecipe":
-        if self.dpo.reference == "base" and self.lora is None:
-            raise ValueError("dpo.reference: base is the model below a LoRA adapter; this recipe has no 'lora' section")
-        return self
+    RULES = (_base_needs_lora,)
 
 
 class EvaluateRecipe(Recipe):
