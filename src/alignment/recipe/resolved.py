@@ -15,14 +15,14 @@ from alignment.recipe.schema import Recipe
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """All keys that say something, defaults included, as plain lists and dicts in schema order."""
-    return _plain(recipe.model_dump(exclude_none=True))
+    return plain(recipe.model_dump(exclude_none=True))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

@@ -1,0 +1,168 @@
+"""`alignment new`: copies a recipe or a whole study to start from.
+
+A copy says on its first line where it is from. Run folders inside it become those of the new study, and relative paths to
+data keep pointing at the same files. Nothing is ever overwritten.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignment import __version__
+from alignment.errors import RecipeError
+
+if TYPE_CHECKING:
+    from alignment.recipe.locate import Node
+
+GALLERY = Path("recipes")
+COPIED = (".yaml", ".md", ".py", ".jinja")
+_STAMPS = {".yaml": "# {}\n", ".py": "# {}\n", ".md": "<!-- {} -->\n", ".jinja": "{{#- {} -#}}\n"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="name of the new study (below recipes/), or a path")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="RECIPE|STUDY",
+        help="a file or folder, or STUDY/RECIPE of recipes/",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the copies and prints their names.
+
+    Raises:
+        RecipeError: nothing to copy there, a file that would be overwritten, or a recipe whose YAML cannot be read.
+    """
+    source = _find_source(args.source)
+    target = _find_target(args.study)
+    files = [source] if source.is_file() else _study_files(source)
+    study = source.parent if source.is_file() else source
+    _check_target(files, study, target)
+    has_maker = any(file.suffix == ".py" for file in files)
+    copies = {target / file.name: _copy_text(file, study, target, source.is_dir(), has_maker) for file in files}
+    target.mkdir(parents=True, exist_ok=True)
+    for path, text in copies.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+    print(f"next: alignment check {target}")
+    return 0
+
+
+def _find_source(name: str) -> Path:
+    """The file or folder that is meant: a path, or a name within the gallery."""
+    for path in (Path(name), GALLERY / name, GALLERY / f"{name}.yaml"):
+        if path.exists():
+            return path
+    known = [
+        str(path.relative_to(GALLERY).with_suffix("")) for path in (*GALLERY.glob("*/"), *GALLERY.glob("*/*.yaml"))
+    ]
+    near = difflib.get_close_matches(name.removeprefix("recipes/").removesuffix(".yaml"), known, 1)
+    advice = f"Did you mean '{near[0]}'?" if near else f"In {GALLERY}/: {', '.join(sorted(known)) or 'nothing'}."
+    raise RecipeError(f"--from: {name}: no such recipe or study. {advice}")
+
+
+def _find_target(study: str) -> Path:
+    if "/" in study or not GALLERY.is_dir():
+        return Path(study)
+    return GALLERY / study
+
+
+def _study_files(study: Path) -> list[Path]:
+    files = sorted(path for path in study.iterdir() if path.suffix in COPIED and path.is_file())
+    if not any(path.suffix == ".yaml" for path in files):
+        raise RecipeError(f"--from: {study}: a folder without recipes; a study was expected. Name one.")
+    return files
+
+
+def _check_target(files: list[Path], study: Path, target: Path) -> None:
+    """Raises RecipeError when a file is there, or when both studies would share their run folders."""
+    there = [target / file.name for file in files if (target / file.name).exists()]
+    if there:
+        raise RecipeError(f"{there[0]}: exists and is not overwritten. Choose another study name, or remove the file.")
+    if target.exists() and not target.is_dir():
+        raise RecipeError(f"{target}: a file; a folder was expected. Choose another study name.")
+    if study.resolve().name == target.resolve().name:
+        raise RecipeError(
+            f"{target}: its runs would lie in runs/{target.resolve().name} like those of {study}. Choose another study name."
+        )
+
+
+def _copy_text(file: Path, study: Path, target: Path, is_study: bool, has_maker: bool) -> str:
+    """The text of a file as it belongs in the new study."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".yaml":
+        text = _move_paths(file, text, study, target, keep_inside=is_study and has_maker, keep_templates=is_study)
+    old, new = study.resolve().name, target.resolve().name
+    text = re.sub(rf"(?<![\w.-])runs/{re.escape(old)}(?![\w.-])", f"runs/{new}", text)
+    if is_study:
+        text = re.sub(rf"(?<![\w./-])recipes/{re.escape(old)}(?![\w.-])", target.as_posix(), text)
+    stamp = _STAMPS[file.suffix].format(f"from {old}/{file.stem} @ {__version__}")
+    if text.startswith("#!"):
+        first, _, rest = text.partition("\n")
+        return f"{first}\n{stamp}{rest}"
+    return stamp + text
+
+
+# ------------------------------------------------------------------------------------------------ paths of a recipe
+
+
+def _move_paths(file: Path, text: str, study: Path, target: Path, *, keep_inside: bool, keep_templates: bool) -> str:
+    """The recipe with its relative paths seen from the new folder.
+
+    Args:
+        keep_inside: data in the study's own folder stays relative, because the copied makers write it anew.
+        keep_templates: chat templates of the study are copied too.
+    """
+    from alignment.recipe.loader import report
+    from alignment.recipe.locate import read_nodes
+
+    root, mistakes = read_nodes(file)
+    if root is None:
+        raise RecipeError(report(file, mistakes))
+    lines = text.splitlines(keepends=True)
+    # From the last to the first, so that columns in front of a change stay right.
+    for node, is_template in reversed(_path_nodes(root)):
+        is_inside = (study / node.value).resolve().is_relative_to(study.resolve())
+        if is_inside and (keep_templates if is_template else keep_inside):
+            continue
+        moved = Path(os.path.relpath((study / node.value).resolve(), target.resolve())).as_posix()
+        line = lines[node.place.line]
+        lines[node.place.line] = line[: node.place.column] + _as_scalar(moved) + line[node.end.column :]
+    return "".join(lines)
+
+
+def _path_nodes(root: "Node") -> "list[tuple[Node, bool]]":
+    """Nodes that hold a path relative to the recipe, in the order of the file, and whether it is a chat template."""
+    from alignment.recipe.locate import node_at
+
+    found = []
+    for split in ("train", "eval"):
+        sources = node_at(root, ("data", split))
+        paths = [node_at(source, ("path",)) for source in (sources.items if sources and sources.items else ())]
+        found += [(node, False) for node in paths if _is_relative(node, root)]
+    template = node_at(root, ("chat", "template"))
+    if template is not None and isinstance(template.value, str) and template.value.endswith(".jinja"):
+        found.append((template, True))
+    return sorted(found, key=lambda pair: (pair[0].place.line, pair[0].place.column))
+
+
+def _is_relative(node: "Node | None", root: "Node") -> bool:
+    """Whether a source's path is a local one, seen from the recipe. A name without a dot or suffix is a Hub id."""
+    from alignment.data.files import data_suffix
+
+    if node is None or not isinstance(node.value, str) or node.place.line != node.end.line:
+        return False
+    if node.value.startswith(("/", "~", "$")):
+        return False
+    folder = Path(root.place.origin.name).parent
+    return node.value.startswith(".") or data_suffix(node.value) is not None or (folder / node.value).exists()
+
+
+def _as_scalar(path: str) -> str:
+    return path if re.fullmatch(r"[\w.][\w./+=@-]*", path) else "'" + path.replace("'", "''") + "'"
