@@ -1,0 +1,50 @@
+"""DeepSpeed's C++ op for CPU ranks: built once and loaded before ranks are forked, which then have it already."""
+
+import os
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from alignment.errors import LaunchError
+from alignment.launch.environment import extensions_folder, path_with_scripts
+
+_OP = "deepspeed_shm_comm"
+
+
+def load_shared_memory_op() -> None:
+    """Imports DeepSpeed for CPUs and loads its shared-memory op, building it when this user has none yet (25 s).
+
+    Raises:
+        LaunchError: DeepSpeed is not installed, or the op cannot be built.
+    """
+    folder = extensions_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(TORCH_EXTENSIONS_DIR=str(folder), PATH=path_with_scripts(), DS_ACCELERATOR="cpu")
+    try:
+        import deepspeed
+        from deepspeed.accelerator import get_accelerator
+    except ImportError as error:
+        raise LaunchError(
+            f"DeepSpeed: {error}; it was expected for ZeRO. Install it: pip install 'alignment[deepspeed]'."
+        ) from error
+    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    if builder is None or not deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
+        return  # ranks then talk over gloo
+    with FileLock(folder / f"{_OP}.lock"):
+        _remove_stale_baton(folder)
+        try:
+            builder.load()
+        except (RuntimeError, ImportError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise LaunchError(
+                f"DeepSpeed cannot build {_OP} in {folder} ({reason}); a C++ compiler and ninja were expected. Install them, or use "
+                "ddp or fsdp2."
+            ) from error
+
+
+def _remove_stale_baton(folder: Path) -> None:
+    """torch 2.13 waits for ever for a build that was killed: its lock file stays. We hold a lock that does not."""
+    for baton in folder.glob(f"*/{_OP}/lock"):
+        if time.time() - baton.stat().st_mtime > 300:
+            baton.unlink(missing_ok=True)
