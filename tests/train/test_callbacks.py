@@ -23,7 +23,7 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run(tmp_path, logs: dict)
 def test_a_first_step_outside_its_tolerance_ends_the_run(tmp_path) -> None:
     gate = FirstStepGate({"loss": (np.log(2), 1e-3)}, "reason")
     log(gate, tmp_path, {"loss": 0.6931})
-    with pytest.raises(DivergedError, match="0.6914"):
+    with pytest.raises(DivergedError, match=r"0\.6914"):
         log(gate, tmp_path, {"loss": 0.6914})
 
 

@@ -13,9 +13,10 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from alignment.errors import AlignmentError, LaunchError
+from alignment.errors import AlignmentError, LaunchError, RecipeError
 from alignment.launch.environment import LaunchEnvironment, settle_environment
 from alignment.launch.request import TrainRequest
 from alignment.recipe.loader import load_recipe
@@ -24,6 +25,7 @@ from alignment.recipe.schema import Recipe
 from alignment.train.run_folder import judge_run, locked, prepared_folder, set_aside, write_exit, write_start
 
 logger = logging.getLogger("alignment")
+REFUSED = "refused"
 WAIT_SECONDS = 600
 _POLL_SECONDS = 0.1
 
@@ -37,24 +39,20 @@ def run_worker(request: TrainRequest) -> int:
     environment = settle_environment()
     set_up_logging(environment.rank)
     run_dir = Path(request.out) if request.out else run_folder(request.recipe_path)
-    code, reason = 1, "a defect: see the traceback"
     try:
-        code, reason = _work(request, run_dir, environment), "done"
+        return _work(request, run_dir, environment)
     except AlignmentError as error:
-        code, reason = error.code, str(error)
         print(f"rank {environment.rank}: {error}" if environment.rank else str(error), file=sys.stderr, flush=True)
-    finally:
-        if environment.rank == 0 and code not in (0, 2):
-            write_exit(run_dir, code, reason, shlex.join(request.command) or f"alignment train {request.recipe_path}")
-    return code
+        return error.code
 
 
 def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> int:
     recipe = load_recipe(request.recipe_path, request.overrides)
     if environment.rank != 0:
-        if _wait_for_verdict(run_dir, environment) != "done":
+        verdict = _wait_for_verdict(run_dir, environment)
+        if verdict in ("new", "resume"):
             _run(recipe, request, run_dir, environment)
-        return 0
+        return 0 if verdict != REFUSED else RecipeError.code
     with contextlib.ExitStack() as stack:
         if request.fresh:
             with locked(run_dir):
@@ -62,15 +60,34 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) 
             if aside:
                 logger.info("%s was set aside as %s", run_dir, aside)
         stack.enter_context(locked(run_dir))
-        verdict = judge_run(recipe, run_dir)
+        try:
+            verdict = judge_run(recipe, run_dir)
+        except AlignmentError:
+            _say_verdict(run_dir, environment, REFUSED)
+            raise
         _say_verdict(run_dir, environment, verdict)
         if verdict == "done":
             logger.info("%s: finished already", run_dir)
             return 0
-        _run(recipe, request, run_dir, environment)
-        write_exit(run_dir, 0, "done", "")
+        with _noting_the_end(request, run_dir):
+            _run(recipe, request, run_dir, environment)
         logger.info("%s: done", run_dir)
     return 0
+
+
+@contextlib.contextmanager
+def _noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
+    """Writes exit.json however the work inside ends. Only the holder of the lock may: a refused command changes nothing."""
+    code, reason = 1, "a defect of alignment: see the traceback"
+    try:
+        yield
+        code, reason = 0, "done"
+    except AlignmentError as error:
+        code, reason = error.code, str(error)
+        raise
+    finally:
+        command = shlex.join(request.command) or f"alignment train {request.recipe_path}"
+        write_exit(run_dir, code, reason, command if code else "")
 
 
 def _run(recipe: Recipe, request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> None:
@@ -80,6 +97,7 @@ def _run(recipe: Recipe, request: TrainRequest, run_dir: Path, environment: Laun
     from alignment.train.stages import run_stage
 
     begun = time.perf_counter()
+    _quiet_libraries()
     prepared = prepare_run(recipe, request.recipe_path.resolve().parent, run_dir, prepared_folder(run_dir))
     if environment.rank == 0:
         write_start(run_dir, recipe, prepared.manifest)
@@ -134,12 +152,22 @@ def _wait_for_verdict(run_dir: Path, environment: LaunchEnvironment) -> str:
 
 def set_up_logging(rank: int) -> None:
     """Our own lines on rank 0; the libraries only when something is wrong."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def _quiet_libraries() -> None:
+    """Their progress bars and advice would tear our own lines apart; what is wrong they still say."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|peft|transformers|accelerate")

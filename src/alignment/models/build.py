@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -57,7 +58,10 @@ def build_model(
     arguments = spec.arguments()
     if arguments.get("router_aux_loss_coef"):
         arguments["output_router_logits"] = True  # without them transformers leaves the balancing loss out
-    config = AutoConfig.for_model(spec.model_type, **arguments, **ids)
+    try:
+        config = AutoConfig.for_model(spec.model_type, **arguments, **ids)
+    except (ValueError, StrictDataclassError) as error:
+        raise RecipeError(f"model.config: {str(error).strip().splitlines()[-1].strip()}") from error
     if config.max_position_embeddings < max_length:
         raise RecipeError(
             f"model.config: it reads {config.max_position_embeddings} positions; data.max_length asks for {max_length}. "
@@ -65,10 +69,7 @@ def build_model(
         )
     with whole_weights(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except (ValueError, ZeroDivisionError) as error:
-            raise RecipeError(f"model.config: {str(error).splitlines()[0]}") from error
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def draw_score_head(model: PreTrainedModel, seed: int) -> None:

@@ -5,6 +5,7 @@ row to a model's embeddings. Chat templates are attached by data/chat.py.
 """
 
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -117,7 +118,11 @@ def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) ->
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise DataError(f"tokenizer: SentencePiece: {error}. Lower vocab_size, or add text.") from error
+        most = re.search(r"value <= (\d+)", str(error))
+        found = f"the texts give {int(most[1]) + len(special)} entries" if most else str(error).splitlines()[0]
+        raise DataError(
+            f"tokenizer.vocab_size: {found}; {vocab_size} were asked. Lower vocab_size, or add text."
+        ) from error
     trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(trained.id_to_piece(id_), trained.get_score(id_)) for id_ in range(len(trained))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))

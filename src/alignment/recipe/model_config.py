@@ -29,7 +29,7 @@ class _Decoder(_Config):
     num_hidden_layers: Positive = Field(description="number of layers")
     num_attention_heads: Positive = Field(description="query heads")
     num_key_value_heads: Positive | None = Field(
-        None, description="key and value heads; fewer: grouped-query attention"
+        None, description="key and value heads; default: num_attention_heads"
     )
     head_dim: Positive | None = Field(None, description="width of a head; default: hidden_size / num_attention_heads")
     hidden_act: str | None = Field(None, description="activation of the feed-forward layers")
@@ -39,8 +39,11 @@ class _Decoder(_Config):
     rope_theta: float | None = Field(None, description="base of the rotary position embedding")
 
     def arguments(self) -> dict[str, Any]:
-        """As `_Config.arguments`; `rope_theta` goes into the `rope_parameters` of transformers 5."""
-        given = super().arguments()
+        """As `_Config.arguments`; `rope_theta` goes into the `rope_parameters` of transformers 5.
+
+        transformers' own number of key and value heads is that of a 7B model, whatever the number of query heads.
+        """
+        given = {"num_key_value_heads": self.num_attention_heads} | super().arguments()
         if "rope_theta" in given:
             given["rope_parameters"] = {"rope_type": "default", "rope_theta": given.pop("rope_theta")}
         return given
