@@ -95,7 +95,8 @@ def _read_strategy(path: Path, content: Mapping[str, Any]) -> str:
     kind = content.get("distributed_type")
     if content.get("use_cpu"):
         raise RecipeError(
-            f"{path}: use_cpu: true; accelerate 1.15 starts one process with it. Remove it: without a GPU the ranks use the CPU."
+            f"{path}: use_cpu: true; nothing was expected: the CPU is used where there is no GPU. Remove it; `CUDA_VISIBLE_DEVICES=` "
+            "before a command hides GPUs from it."
         )
     if kind == "MULTI_GPU":
         return "ddp"

@@ -1,7 +1,11 @@
 """DeepSpeed's C++ op for CPU ranks: built once and loaded before ranks are forked, which then have it already."""
 
+import contextlib
+import logging
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -9,6 +13,7 @@ from filelock import FileLock
 from alignment.errors import LaunchError
 from alignment.launch.environment import extensions_folder, path_with_scripts
 
+logger = logging.getLogger(__name__)
 _OP = "deepspeed_shm_comm"
 
 
@@ -22,8 +27,9 @@ def load_shared_memory_op() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(TORCH_EXTENSIONS_DIR=str(folder), PATH=path_with_scripts(), DS_ACCELERATOR="cpu")
     try:
-        import deepspeed
-        from deepspeed.accelerator import get_accelerator
+        with _quiet_stderr():  # the import tries which ops it could build, and the linker says what it lacks
+            import deepspeed
+            from deepspeed.accelerator import get_accelerator
     except ImportError as error:
         raise LaunchError(
             f"DeepSpeed: {error}; it was expected for ZeRO. Install it: pip install 'alignment[deepspeed]'."
@@ -33,6 +39,8 @@ def load_shared_memory_op() -> None:
         return  # ranks then talk over gloo
     with FileLock(folder / f"{_OP}.lock"):
         _remove_stale_baton(folder)
+        if not list(folder.glob(f"*/{_OP}/{_OP}.so")):
+            logger.warning("building %s of DeepSpeed in %s: once, up to a minute", _OP, folder)
         try:
             builder.load()
         except (RuntimeError, ImportError, OSError) as error:
@@ -41,6 +49,20 @@ def load_shared_memory_op() -> None:
                 f"DeepSpeed cannot build {_OP} in {folder} ({reason}); a C++ compiler and ninja were expected. Install them, or use "
                 "ddp or fsdp2."
             ) from error
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _remove_stale_baton(folder: Path) -> None:

@@ -5,6 +5,7 @@ also makes launcher configs that were written for GPUs mean the same on a machin
 would otherwise become something else without a word. Whether they did is `check.py`'s to see.
 """
 
+import importlib.metadata
 import os
 import sys
 import sysconfig
@@ -90,9 +91,9 @@ def cache_folder() -> Path:
 
 
 def extensions_folder() -> Path:
-    """Where torch builds C++ extensions, DeepSpeed's among them."""
+    """Where torch builds C++ extensions, DeepSpeed's among them; another torch builds anew."""
     named = os.environ.get("TORCH_EXTENSIONS_DIR")
-    return Path(named) if named else cache_folder() / "torch_extensions"
+    return Path(named) if named else cache_folder() / f"torch_extensions-{importlib.metadata.version('torch')}"
 
 
 def path_with_scripts() -> str:
@@ -147,8 +148,8 @@ def _refuse_lost_launch() -> None:
     # accelerate 1.15 sets MASTER_ADDR for more than one process, and with MULTI_CPU, NO or --cpu it starts only one.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
         raise LaunchError(
-            "accelerate launch was asked for several processes and started one (distributed_type MULTI_CPU or NO, use_cpu, or "
-            "--cpu); as many as asked were expected. Use a file of accelerate_configs/: they hold for CPUs too."
+            "accelerate launch was asked for several processes and started one (distributed_type MULTI_CPU or NO, or --cpu); as many "
+            "as asked were expected. Use a file of accelerate_configs/: they hold for CPUs too."
         )
 
 
