@@ -20,11 +20,14 @@ $(STAMP): setup.py $(CONSTRAINTS)
 quickstart: install
 	$(OFFLINE) $(BIN)/alignment run recipes/quickstart
 
+# Two workers of one thread each: the models are tiny, and threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest tests -n 2 --dist loadfile
+
 test: install
-	$(OFFLINE) $(BIN)/python -m pytest tests -m "not slow and not acceptance" --durations=15
+	$(PYTEST) -m "not slow and not acceptance" --durations=15
 
 test-all: install
-	$(OFFLINE) $(BIN)/python -m pytest tests -m "not acceptance" --durations=30
+	$(PYTEST) -m "not acceptance" --durations=30
 
 check: install
 	$(BIN)/ruff check src tests recipes benchmarks

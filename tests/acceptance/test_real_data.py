@@ -1,0 +1,66 @@
+"""Real data through the ordinary sources: each run ends in under five minutes and beats its own starting point.
+
+`make acceptance` names the folder of the data in ALIGNMENT_DATA; without it everything here is skipped.
+"""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from alignment.launch.request import TrainRequest
+from alignment.launch.start import launch
+
+HERE = Path(__file__).parent
+DATA = os.environ.get("ALIGNMENT_DATA", "")
+MAX_SECONDS = 300
+# What has to improve, and whether more is better; a held-out loss where the metric of few rows is too coarse.
+RUNS = {
+    "pretrain-wikitext": ("bits_per_byte", -1),
+    "pretrain-tinyshakespeare": ("bits_per_byte", -1),
+    "sft-dolly": ("bits_per_byte", -1),
+    "sft-gsm8k": ("bits_per_byte", -1),
+    "reward-hh": ("pair_accuracy", 1),
+    "dpo-demo": ("pair_accuracy", 1),
+}
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.skipif(
+        not Path(DATA or "/nowhere").is_dir(), reason=f"ALIGNMENT_DATA={DATA!r} is no folder of real data"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An empty current folder with the tokenizer that every run uses."""
+    folder = tmp_path_factory.mktemp("acceptance")
+    os.chdir(folder)
+    train("tokenizer")
+    return folder
+
+
+def train(name: str) -> dict:
+    """Runs one recipe and returns its receipt."""
+    out = Path("runs/acceptance") / name
+    assert launch(TrainRequest(HERE / f"{name}.yaml", out=out, command=("alignment", "train", f"{name}.yaml"))) == 0
+    return json.loads((out / "receipt.json").read_text())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_on_real_data_beats_its_starting_point(folder, name: str) -> None:
+    metric, sign = RUNS[name]
+    began = time.perf_counter()
+    receipt = train(name)
+    seconds = time.perf_counter() - began
+    before, after = receipt["metrics_before"][metric], receipt["metrics"][metric]
+    error = math.hypot(receipt["metric_errors_before"][metric], receipt["metric_errors"][metric])
+    print(
+        f"\n{name}: {metric} {before:.4f} -> {after:.4f} (standard error of the difference {error:.4f}), {seconds:.0f} s"
+    )
+    assert sign * (after - before) > 0
+    assert seconds < MAX_SECONDS
