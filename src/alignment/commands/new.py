@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GALLERY = Path("recipes")
 COPIED = (".yaml", ".md", ".py", ".jinja")
-_STAMPS = {".yaml": "# {}\n", ".py": "# {}\n", ".md": "<!-- {} -->\n", ".jinja": "{{#- {} -#}}\n"}
+_STAMPS = {".yaml": "# {}\n", ".py": "# {}\n", ".md": "<!-- {} -->\n"}  # a template stays byte for byte
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +50,18 @@ def run(args: argparse.Namespace) -> int:
     for path, text in copies.items():
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
+    if source.is_file():
+        for made in _inputs(copies[target / source.name], target):
+            print(f"starts from {made}, which no recipe there makes yet: copy its recipe too, or name another")
     print(f"next: alignment check {target}")
     return 0
+
+
+def _inputs(text: str, target: Path) -> list[str]:
+    """Run folders of the new study that a copied recipe names and that no recipe of the study makes."""
+    study = target.resolve().name
+    names = dict.fromkeys(re.findall(rf"(?<![\w.-])runs/{re.escape(study)}/([\w.-]+)", text))
+    return [f"runs/{study}/{name}" for name in names if not (target / f"{name}.yaml").exists()]
 
 
 def _find_source(name: str) -> Path:
@@ -102,7 +112,7 @@ def _copy_text(file: Path, study: Path, target: Path, is_study: bool, has_maker:
     text = re.sub(rf"(?<![\w.-])runs/{re.escape(old)}(?![\w.-])", f"runs/{new}", text)
     if is_study:
         text = re.sub(rf"(?<![\w./-])recipes/{re.escape(old)}(?![\w.-])", target.as_posix(), text)
-    stamp = _STAMPS[file.suffix].format(f"from {old}/{file.stem} @ {__version__}")
+    stamp = _STAMPS.get(file.suffix, "").format(f"from {old}/{file.stem} @ {__version__}")
     if text.startswith("#!"):
         first, _, rest = text.partition("\n")
         return f"{first}\n{stamp}{rest}"

@@ -5,7 +5,7 @@ speaks of every branch of a union in turn and knows no places.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,9 +20,9 @@ from alignment.recipe.shape import (
     field_kinds,
     find_items,
     find_section,
+    find_tags,
     find_values,
     is_optional,
-    model_types,
 )
 
 Path = tuple[str | int, ...]
@@ -68,18 +68,13 @@ def _follow(root: Node, schema: type[BaseModel], error: dict[str, Any]) -> tuple
             continue
         path = (*path, part)
     if error["type"] == "union_tag_not_found":
-        return (*path, "model_type"), node, _tags(alternatives), True
+        return (*path, "model_type"), node, find_tags(alternatives), True
     if error["type"] == "union_tag_invalid":
-        return (*path, "model_type"), node.children["model_type"], _tags(alternatives), False
+        return (*path, "model_type"), node.children["model_type"], find_tags(alternatives), False
     if error["type"] == "missing":
         name = error["loc"][-1]
         return (*path, name), node, field_kinds(find_section(alternatives, node), name), True
     return path, node, alternatives, False
-
-
-def _tags(alternatives: tuple[Kind, ...]) -> tuple[Kind, ...]:
-    names = tuple(name for kind in alternatives if kind.section for name in model_types(kind.section))
-    return (Kind(Literal[names]),)
 
 
 def _missing(path: Path, node: Node, alternatives: tuple[Kind, ...]) -> Mistake:

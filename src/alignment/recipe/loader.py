@@ -87,13 +87,12 @@ def _has_broken(node: Node) -> bool:
 def _find_stage(root: Node) -> tuple[str | None, list[Mistake]]:
     """The stage, or the one that was probably meant and the mistake; a misspelt one is put right in the nodes."""
     known = f"stages: {', '.join(RECIPES)}"
-    mistakes: list[Mistake] = []
+    mistakes = []
     if "stage" not in root.children:
-        near = difflib.get_close_matches("stage", root.children, 1)
-        if not near:
+        misplaced = _misplaced_stage(root)
+        if misplaced is None:
             return None, [Mistake(root.place, "missing key 'stage'", known)]
-        mistakes = [Mistake(root.children[near[0]].key, f"unknown key '{near[0]}'", "did you mean 'stage'?")]
-        root.children["stage"] = root.children.pop(near[0])
+        mistakes.append(misplaced)
     node = root.children["stage"]
     if node.value in RECIPES:
         return node.value, mistakes
@@ -105,3 +104,17 @@ def _find_stage(root: Node) -> tuple[str | None, list[Mistake]]:
         return None, mistakes
     node.value = near[0]
     return near[0], mistakes
+
+
+def _misplaced_stage(root: Node) -> Mistake | None:
+    """A misspelt key, or one in a section, that was probably meant to be the stage; it is put right in the nodes."""
+    near = difflib.get_close_matches("stage", root.children, 1)
+    if near:
+        root.children["stage"] = root.children.pop(near[0])
+        return Mistake(root.children["stage"].key, f"unknown key '{near[0]}'", "did you mean 'stage'?")
+    for name, section in root.children.items():
+        if section.is_mapping and "stage" in section.children:
+            root.children["stage"] = section.children.pop("stage")
+            message = f"unknown key '{name}.stage'"
+            return Mistake(root.children["stage"].key, message, "it belongs in no section: write it at the top")
+    return None

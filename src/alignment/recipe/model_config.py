@@ -1,6 +1,6 @@
 """Architectures that `model.config` can describe, with the names of transformers' own configuration classes.
 
-A key left out keeps the default of transformers. Vocabulary size and special-token ids are not here: they come from
+A key left out keeps the default of transformers, save where it says otherwise. Vocabulary size and special-token ids are not here: they come from
 the tokenizer. `tests/recipe/test_model_config.py` holds every key against the installed transformers.
 """
 
@@ -28,9 +28,7 @@ class _Decoder(_Config):
     intermediate_size: Positive = Field(description="width of the feed-forward layers")
     num_hidden_layers: Positive = Field(description="number of layers")
     num_attention_heads: Positive = Field(description="query heads")
-    num_key_value_heads: Positive | None = Field(
-        None, description="key and value heads; default: num_attention_heads"
-    )
+    num_key_value_heads: Positive | None = Field(None, description="key and value heads; default: num_attention_heads")
     head_dim: Positive | None = Field(None, description="width of a head; default: hidden_size / num_attention_heads")
     hidden_act: str | None = Field(None, description="activation of the feed-forward layers")
     max_position_embeddings: Positive | None = Field(None, description="longest sequence in tokens")
@@ -41,9 +39,14 @@ class _Decoder(_Config):
     def arguments(self) -> dict[str, Any]:
         """As `_Config.arguments`; `rope_theta` goes into the `rope_parameters` of transformers 5.
 
-        transformers' own number of key and value heads is that of a 7B model, whatever the number of query heads.
+        transformers' own number of key and value heads, and Qwen3's width of a head, are those of one published model,
+        whatever the other sizes.
         """
-        given = {"num_key_value_heads": self.num_attention_heads} | super().arguments()
+        derived = {
+            "num_key_value_heads": self.num_attention_heads,
+            "head_dim": self.hidden_size // self.num_attention_heads,
+        }
+        given = derived | super().arguments()
         if "rope_theta" in given:
             given["rope_parameters"] = {"rope_type": "default", "rope_theta": given.pop("rope_theta")}
         return given

@@ -42,7 +42,11 @@ def make_schedule(train: TrainSpec, num_rows: int, world_size: int) -> Schedule:
     per_device, accumulation = _split_batch(train, world_size)
     wanted = train.max_steps * train.global_batch_size if train.max_steps else round(num_rows * train.num_train_epochs)
     steps = wanted // train.global_batch_size
-    if num_rows == 0 or steps == 0:
+    if num_rows == 0:
+        raise DataError(
+            f"data.train: 0 rows; at least one global batch of {train.global_batch_size} was expected. Correct the sources."
+        )
+    if steps == 0:
         raise DataError(
             f"data.train: {num_rows} rows x {train.num_train_epochs} epochs are {wanted}; at least one global batch of "
             f"{train.global_batch_size} was expected. Lower train.global_batch_size or add rows."

@@ -78,6 +78,12 @@ def model_types(section: type[BaseModel]) -> tuple[str, ...]:
     return field_kinds(section, "model_type")[0].choices if "model_type" in section.model_fields else ()
 
 
+def find_tags(alternatives: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """What `model_type` may be, where it decides between sections; empty where nothing has to be decided."""
+    names = tuple(name for kind in alternatives if kind.section for name in model_types(kind.section))
+    return (Kind(Literal[names]),) if names else ()
+
+
 def find_items(alternatives: tuple[Kind, ...]) -> tuple[Kind, ...]:
     """What the items of a list may be; empty when a list is not among the alternatives."""
     return next((kind.items for kind in alternatives if kind.items), ())

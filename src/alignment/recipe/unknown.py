@@ -17,9 +17,11 @@ from alignment.recipe.shape import (
     Kind,
     all_keys,
     dotted,
+    expected,
     field_kinds,
     find_items,
     find_section,
+    find_tags,
     model_types,
 )
 
@@ -85,9 +87,28 @@ def _descend(
             _descend(item, find_items(alternatives), (*path, index), schema, found)
     if not node.is_mapping:
         return
+    if find_tags(alternatives):
+        _settle_model_type(node, find_tags(alternatives), path, found)
     section = find_section(alternatives, node)
     if section is not None:
         _check_section(node, section, path, schema, found)
+
+
+def _settle_model_type(node: Node, tags: tuple[Kind, ...], path: Path, found: UnknownKeys) -> None:
+    """Puts a misspelt `model_type`, or its value, right once it is reported; without one no key could be judged."""
+    if "model_type" not in node.children:
+        near = difflib.get_close_matches("model_type", node.children, 1, 0.7)
+        if not near:
+            return
+        node.children["model_type"] = node.children.pop(near[0])
+        message = f"unknown key '{dotted((*path, near[0]))}'"
+        found.mistakes.append(Mistake(node.children["model_type"].key, message, "did you mean 'model_type'?"))
+    tag = node.children["model_type"]
+    near = difflib.get_close_matches(str(tag.value), tags[0].choices, 1)
+    if near and tag.value not in tags[0].choices and not tag.is_broken:
+        message = f"{dotted((*path, 'model_type'))}: found {tag.kind()}; {expected(tags)} was expected"
+        found.mistakes.append(Mistake(tag.place, message, f"did you mean '{near[0]}'?"))
+        tag.value = near[0]
 
 
 # ------------------------------------------------------------------------------------------------ guessing
@@ -153,15 +174,23 @@ def _renamed(name: str, schema: type[BaseModel]) -> _Guess | None:
 
 
 def _near(name: str, section: type[BaseModel], schema: type[BaseModel]) -> _Guess | None:
-    near = difflib.get_close_matches(name, section.model_fields, 1, 0.5 if len(name) <= 3 else 0.6)
+    near = _nearest(name, list(section.model_fields), 0.5 if len(name) <= 3 else 0.6)
     if near:
-        return _Guess(f"did you mean '{near[0]}'?", here=near[0])
+        names = "' or '".join(near)
+        return _Guess(f"did you mean '{names}'?", here=near[0] if len(near) == 1 else None)
     far = difflib.get_close_matches(name, all_keys(schema), 1, 0.8)
     if not far:
         return None
     places = all_keys(schema)[far[0]]
     only = (*places[0], far[0]) if len(places) == 1 and "[]" not in places[0] else None
     return _Guess(f"did you mean '{_written(places[0], far[0])}'?", elsewhere=only)
+
+
+def _nearest(name: str, known: list[str], cutoff: float) -> list[str]:
+    """The nearest names; more than one where they are equally near."""
+    near = difflib.get_close_matches(name, known, 3, cutoff)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+    return [other for other, ratio in zip(near, ratios, strict=True) if ratio == ratios[0]]
 
 
 def stage_of(schema: type[BaseModel]) -> str:
