@@ -8,7 +8,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,19 +71,23 @@ def check_files(paths: list[Path], overrides: list[str]) -> list[Outcome]:
     """
     from alignment.recipe.pipeline import is_pipeline, read_pipeline
 
-    files = list(dict.fromkeys(file for path in paths for file in _files(path)))
+    files = _unique(file for path in paths for file in _files(path))
     pipelines = {file: read_pipeline(file) for file in files if is_pipeline(file)}
-    recipes = [file for file in files if file not in pipelines]
-    known = {file.resolve() for file in recipes}
-    for pipeline, _ in pipelines.values():
-        more = [recipe for recipe in (pipeline.recipes if pipeline else ()) if recipe.resolve() not in known]
-        recipes += more
-        known |= {recipe.resolve() for recipe in more}
+    listed = [recipe for pipeline, _ in pipelines.values() if pipeline for recipe in pipeline.recipes]
+    recipes = _unique([*(file for file in files if file not in pipelines), *listed])
     if overrides and len(recipes) != 1:
         raise RecipeError(f"--set: it changes one recipe, and {len(recipes)} were given. Check that recipe alone.")
     outcomes = {recipe.resolve(): _check_recipe(recipe, overrides) for recipe in recipes}
     checked = [_check_pipeline(file, *found, outcomes) for file, found in pipelines.items()]
     return [*outcomes.values(), *checked]
+
+
+def _unique(files: Iterable[Path]) -> list[Path]:
+    """Each file once, by the first name that it was given."""
+    named: dict[Path, Path] = {}
+    for file in files:
+        named.setdefault(file.resolve(), file)
+    return list(named.values())
 
 
 def _files(path: Path) -> list[Path]:
