@@ -329,7 +329,7 @@ class TrainSpec(Spec):
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-    "discopop", "apo_zero", "apo_down",
+    "discopop", "apo_zero", "apo_down", "sigmoid_norm",
 ]  # fmt: skip
 
 
