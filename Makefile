@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # The tests and the quickstart neither need nor use a network.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: install quickstart test test-all check acceptance bench schema goldens clean
+.PHONY: install quickstart test test-all check acceptance bench schema gallery goldens clean
 
 install: $(STAMP)
 
@@ -46,6 +46,10 @@ bench: install
 # Regenerates what is derived from the schema; tests hold both fresh.
 schema: install
 	$(BIN)/python -m alignment.recipe.docs
+
+# The table of the studies in recipes/; a test holds it fresh.
+gallery: install
+	$(BIN)/python -m alignment.gallery
 
 # Moves the golden traces; say why in CHANGELOG.md.
 goldens: install

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "alignment"
-ORDER = ["errors", "recipe", "data", "curate", "models", "measure", "report", "train", "launch", "commands", "cli"]
+ORDER = [
+    "errors", "recipe", "gallery", "data", "convert", "curate", "models", "measure", "report", "train", "hub", "launch",
+    "commands", "cli",
+]  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
