@@ -8,7 +8,7 @@ trained token left, a pair with an empty completion or two equal ones, is droppe
 pieces; each begins with the last token of the piece before, as context, so that every token but the first is trained once.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -70,6 +70,7 @@ class EncodeReport:
     shown: dict[str, list[str]]  # reason: the first few, as file:line and what was wrong
 
 
+    by_source: dict[int, dict[str, int]]  # number of the source: rows truncated, split, and dropped by reason
 @dataclass(frozen=True)
 class Encoded:
     """Encoded rows: token columns of equal length, and the place in `examples` that each row came from."""
@@ -116,6 +117,7 @@ def encode_examples(
     for place, row in enumerate(examples):
         try:
             pieces = _encode_row(chat, row.example, spec, prompts, next(documents), tally)
+        tally.source = row.source
         except _Dropped as error:
             tally.drop(row, error)
             continue
@@ -192,7 +194,7 @@ def _cut_document(ids: list[int], spec: EncodeSpec, tally: "_Tally") -> list[Enc
     if len(ids) > spec.max_length:
         tally.longest = max(tally.longest, len(ids))
         if spec.on_too_long == "split" and spec.max_length > 1:
-            tally.split += 1
+            tally.cut("split")
             starts = range(0, len(ids) - 1, spec.max_length - 1)
             return [_document(ids[start : start + spec.max_length]) for start in starts]
         ids = _truncate(ids, spec, tally)
@@ -231,7 +233,9 @@ def _encode_pair(chat: Chat, example: Example, spec: EncodeSpec, tally: "_Tally"
                 f"{length} tokens, {len(prompt_ids)} of them the prompt; at most {spec.max_length} were expected",
             )
         chosen, rejected = chosen[:room], rejected[:room]
-        tally.truncated += 1
+        tally.cut("truncated")
+        if chosen == rejected:
+            raise _Dropped("difference_cut_off", f"two completions that differ only after {spec.max_length} tokens")
     if chosen == rejected:
         raise _Dropped("identical_pair", f"two completions of the same {len(chosen)} tokens")
     return EncodedRow(prompt_ids=prompt_ids, chosen_ids=chosen, rejected_ids=rejected)
@@ -240,7 +244,7 @@ def _encode_pair(chat: Chat, example: Example, spec: EncodeSpec, tally: "_Tally"
 def _truncate(ids: list[int], spec: EncodeSpec, tally: "_Tally") -> list[int]:
     if spec.on_too_long != "truncate":
         raise _Dropped("too_long", f"{len(ids)} tokens; at most {spec.max_length} were expected")
-    tally.truncated += 1
+    tally.cut("truncated")
     return ids[: spec.max_length]
 
 
@@ -252,7 +256,8 @@ class _Tally:
 
     def __init__(self, spec: EncodeSpec, where: Callable[[ExampleRow], str]):
         self.spec, self.where = spec, where
-        self.kept = self.pieces = self.truncated = self.split = self.tokens = self.trained = self.longest = 0
+        self.kept = self.pieces = self.tokens = self.trained = self.longest = 0
+        self.source = 0  # of the row that is being encoded
         self.dropped: Counter = Counter()
         self.shown: dict[str, list[str]] = {}
 
@@ -266,14 +271,21 @@ class _Tally:
         self.pieces += len(pieces)
         for piece in pieces:
             completions = len(piece.chosen_ids) + len(piece.rejected_ids)
+        self.cuts: Counter = Counter()  # "truncated" and "split": rows
+        self.by_source: dict[int, Counter] = defaultdict(Counter)
             if completions:
                 self.tokens += 2 * len(piece.prompt_ids) + completions
+    def cut(self, how: Literal["truncated", "split"]) -> None:
+        self.cuts[how] += 1
+        self.by_source[self.source][how] += 1
+
                 self.trained += completions
                 longest = len(piece.prompt_ids) + max(len(piece.chosen_ids), len(piece.rejected_ids))
+        self.by_source[row.source][error.reason] += 1
             else:
                 self.tokens += len(piece.input_ids)
                 self.trained += len(piece.labels) - piece.labels.count(IGNORE_INDEX)
-                longest = len(piece.input_ids)
+                longest = len(ids)
             self.longest = max(self.longest, longest)
 
     def check(self, num_rows: int) -> None:
@@ -294,6 +306,6 @@ class _Tally:
     def report(self, num_rows: int) -> EncodeReport:
         return EncodeReport(
             rows=num_rows, kept=self.kept, pieces=self.pieces, dropped=dict(sorted(self.dropped.items())),
-            truncated=self.truncated, split=self.split, tokens=self.tokens, trained_tokens=self.trained,
-            longest=self.longest, shown=self.shown,
+            truncated=self.cuts["truncated"], split=self.cuts["split"], tokens=self.tokens, trained_tokens=self.trained,
+            longest=self.longest, shown=self.shown, by_source={key: dict(n) for key, n in self.by_source.items()},
         )  # fmt: skip

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alignment.data.draw import draw_sources, find_share, generator, identify
 from alignment.data.formats import BadRow, Example, make_example
+from alignment.data.quotas import Sharing
 from alignment.data.sources import Source
 from alignment.errors import DataError
 from alignment.recipe.schema import SourceSpec
@@ -22,6 +24,7 @@ from alignment.recipe.schema import SourceSpec
 # Shorter documents, such as headings, are found in two texts without one being copied from the other.
 MIN_SHARED_CHARACTERS = 100
 _NUM_SHOWN = 3
+NO_SHARES = Sharing()
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,10 @@ class MixRow:
     obtained: int
     unique: int
 
-    @property
-    def repeats(self) -> float:
-        """How often a row is used on average."""
-        return self.obtained / self.unique
-
 
 @dataclass(frozen=True)
 class Mixture:
-    """The plan of one split: `source_index[i]`, `row_index[i]` name the i-th row."""
+    """The plan of one split: `source_index[i]` (int32), `row_index[i]` (int64) name the i-th row."""
 
     split: Literal["train", "eval"]
     sources: tuple[Source, ...]
@@ -57,9 +55,10 @@ class Mixture:
 
     def unique(self) -> tuple["Mixture", np.ndarray]:
         """The distinct rows, by source and number; and for each row of the plan its place among them."""
-        pairs = np.stack([self.source_index, self.row_index], axis=1)
-        distinct, place = np.unique(pairs, axis=0, return_inverse=True)
-        return Mixture(self.split, self.sources, distinct[:, 0], distinct[:, 1], self.report), place.reshape(-1)
+        starts = np.cumsum([0, *(len(source.rows) for source in self.sources)])
+        numbers, place = np.unique(starts[self.source_index] + self.row_index, return_inverse=True)
+        source_index = np.searchsorted(starts, numbers, side="right").astype(np.int32) - 1
+        return Mixture(self.split, self.sources, source_index, numbers - starts[source_index], self.report), place
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,12 @@ class BadRows:
     """Rows that were left out before encoding."""
 
     counts: Counter = field(default_factory=Counter)  # reason: rows
+    by_source: Counter = field(default_factory=Counter)  # (source, reason): rows
     shown: dict[str, list[str]] = field(default_factory=dict)  # reason: the first few, with file:line
 
-    def add(self, where: str, error: BadRow) -> None:
+    def add(self, source: int, where: str, error: BadRow) -> None:
         self.counts[error.reason] += 1
+        self.by_source[source, error.reason] += 1
         if self.counts[error.reason] <= _NUM_SHOWN:
             self.shown.setdefault(error.reason, []).append(f"{where}, {error}")
 
@@ -87,65 +88,73 @@ class BadRows:
 # ------------------------------------------------------------------------------------------------ the plan
 
 
-def mix(sources: Sequence[Source], seed: int, split: Literal["train", "eval"]) -> Mixture:
-    """Draws the rows of every source and puts training rows in a seeded order; held-out rows stay in file order.
+def mix(
+    sources: Sequence[Source],
+    seed: int,
+    split: Literal["train", "eval"],
+    sharing: Sharing = NO_SHARES,
+    tokens: Sequence[np.ndarray] | None = None,
+) -> Mixture:
+    """Draws the rows of every source and lays training rows out evenly; held-out rows stay in file order.
 
-    Two entries with `rows` of the same files get different rows. `repeat: 2.5` is every row twice and a seeded half once more.
-    Raises DataError for a source that has no rows or fewer than asked.
+    The k-th of a source's n rows lies at (k + phase) / n of the mixture, so that any stretch of it holds every source in its
+    share, and a source's rows keep their order whichever others there are.
+
+    Args:
+        tokens: of each source, the tokens of each of its rows; needed where tokens are shared.
+
+    Raises:
+        DataError: a source that has no rows, or fewer than asked.
     """
-    used: dict[str, int] = {}
-    drawn, report = [], []
     for source in sources:
-        rows = _draw(source, seed, used)
-        drawn.append(rows if split == "train" else np.sort(rows, kind="stable"))
-        report.append(
-            MixRow(
-                split, source.label, source.spec.format, _asked(source.spec), len(source.rows), len(rows), len(np.unique(rows))
+        if not len(source.rows):
+            raise DataError(
+                f"{source.label}: found no rows; at least one was expected. Correct 'path', 'split' or 'where', or remove the source."
             )
-        )  # fmt: skip
-    source_index = np.repeat(np.arange(len(drawn)), [len(rows) for rows in drawn])
+    drawn = draw_sources(sources, seed, sharing, tokens)
+    report = [_report(split, source, rows, sharing) for source, rows in zip(sources, drawn, strict=True)]
+    if split == "eval":
+        drawn = [np.sort(rows, kind="stable") for rows in drawn]
+    source_index = np.repeat(np.arange(len(drawn), dtype=np.int32), [len(rows) for rows in drawn])
     row_index = np.concatenate(drawn)
     if split == "train":
-        order = np.random.Generator(np.random.PCG64([seed, _number("order")])).permutation(len(row_index))
+        # Each source's places rise, which a stable sort makes use of.
+        order = np.argsort(_places(sources, drawn, seed), kind="stable")
         source_index, row_index = source_index[order], row_index[order]
     return Mixture(split, tuple(sources), source_index, row_index, tuple(report))
 
 
-def _draw(source: Source, seed: int, used: dict[str, int]) -> np.ndarray:
-    spec, available = source.spec, len(source.rows)
-    if not available:
-        raise DataError(
-            f"{source.label}: found no rows; at least one was expected. Correct 'path' or 'split', or remove the source."
-        )
-    identity = _identity(spec)
-    permutation = np.random.Generator(np.random.PCG64([seed, _number(identity)])).permutation(available)
-    if spec.rows is not None:
-        start = used.get(identity, 0)
-        used[identity] = start + spec.rows
-        if used[identity] > available:
-            before = f" after the {start} of its other entries" if start else ""
-            raise DataError(
-                f"{source.label}: found {available - start} rows{before}; rows: {spec.rows} were expected. Lower 'rows', or use 'repeat'."
-            )
-        return permutation[start : used[identity]]
-    copies, rest = divmod(round((spec.repeat or 1) * available), available)
-    if not copies and not rest:
-        raise DataError(
-            f"{source.label}: repeat: {spec.repeat} of {available} rows is no row; at least one was expected. Raise 'repeat'."
-        )
-    return np.concatenate([np.tile(np.arange(available), copies), permutation[:rest]])
+def take_all(sources: Sequence[Source], split: Literal["train", "eval"]) -> Mixture:
+    """Every row of every source once, in file order."""
+    sizes = [len(source.rows) for source in sources]
+    source_index = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    row_index = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes])
+    return Mixture(split, tuple(sources), source_index, row_index, ())
 
 
-def _identity(spec: SourceSpec) -> str:
-    """What the rows are drawn by: as the recipe writes it, so that it is the same on every machine."""
-    return "\n".join([spec.path, str(spec.name), str(spec.revision), str(spec.split), *spec.data_files])
+def _places(sources: Sequence[Source], drawn: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Where each row lies in the mixture, from 0 to 1; entries of the same files have phases of their own."""
+    before: Counter = Counter()
+    places = []
+    for source, rows in zip(sources, drawn, strict=True):
+        identity = identify(source.spec)
+        phase = generator(seed, f"phase {before[identity]}\n{identity}").random()
+        before[identity] += 1
+        places.append((np.arange(len(rows)) + phase) / max(len(rows), 1))
+    return np.concatenate(places)
 
 
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+def _report(split: Literal["train", "eval"], source: Source, rows: np.ndarray, sharing: Sharing) -> MixRow:
+    unique = int(np.count_nonzero(np.bincount(rows, minlength=1)))
+    asked = _asked(source.spec, sharing)
+    return MixRow(split, source.label, source.spec.format, asked, len(source.rows), len(rows), unique)
 
 
-def _asked(spec: SourceSpec) -> str:
+def _asked(spec: SourceSpec, sharing: Sharing) -> str:
+    if (share := find_share(spec)) is not None:
+        return f"{100 * share:g} % of {sharing.share_of}"
+    if sharing.temperature is not None:
+        return f"temperature {sharing.temperature:g} of {sharing.share_of}"
     if spec.rows is not None:
         return f"{spec.rows} rows"
     return "all" if spec.repeat is None else f"{spec.repeat:g} times"
@@ -167,7 +176,7 @@ def read_examples(mixture: Mixture, on_bad_row: Literal["error", "drop"]) -> tup
         try:
             example = make_example(source.rows[row_index], source.spec)
         except BadRow as error:
-            bad.add(source.where(row_index), error)
+            bad.add(source_index, source.where(row_index), error)
             continue
         good[source_index] += 1
         examples.append(ExampleRow(example, source_index, row_index))

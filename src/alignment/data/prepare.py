@@ -38,7 +38,7 @@ from alignment.recipe.schema import Recipe, SourceSpec
 
 logger = logging.getLogger(__name__)
 # Raised by hand whenever the same files and recipe would give other rows.
-DATA_VERSION = 1
+DATA_VERSION = 2
 
 STAGE_FORMATS = {
     "tokenizer": ("text", "prompt_completion", "messages", "alpaca", "sharegpt"),

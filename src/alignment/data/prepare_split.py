@@ -12,11 +12,12 @@ import pyarrow as pa
 from alignment.data.chat import Chat
 from alignment.data.encode import PAIR_COLUMNS, TOKEN_COLUMNS, Encoded, EncodeSpec, encode_examples
 from alignment.data.formats import Example
-from alignment.data.mixer import BadRows, ExampleRow, Mixture, mix, read_examples
+from alignment.data.mixer import BadRows, ExampleRow, Mixture, mix, read_examples, take_all
 from alignment.data.pack import pack_rows, shuffle_bins
 from alignment.data.sources import Source
+from alignment.data.quotas import Sharing
 from alignment.data.token_columns import TokenColumn
-from alignment.recipe.schema import PackedDataSpec, PretrainDataSpec, Recipe
+from alignment.recipe.schema import MixtureSpec, PackedDataSpec, PretrainDataSpec, Recipe
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def prepare_split(
     chat: Chat, sources: Sequence[Source], recipe: Recipe, spec: EncodeSpec, split: Literal["train", "eval"]
 ) -> Split:
     """Mixes, encodes and (training rows) packs. A row that is used several times is encoded once."""
-    mixture = mix(sources, recipe.seed, split)
+    mixture = _mix(chat, sources, recipe, spec, split)
     distinct, place = mixture.unique()
     examples, bad = read_examples(distinct, spec.on_bad_row)
     encoded = encode_examples(
@@ -47,7 +48,7 @@ def prepare_split(
     )
     order, entry = _training_order(distinct, place, examples, encoded)
     columns = {name: column.take(order) for name, column in encoded.columns.items()}
-    report = _mix_report(mixture, columns, mixture.source_index[entry], entry)
+    report = _mix_report(mixture, columns, mixture.source_index[entry], entry, _lost(encoded, bad))
     packing = is_packed(recipe)
     if split == "eval":
         arrays = _eval_arrays(columns, sources, examples, encoded.origin[order], packing)
@@ -61,6 +62,30 @@ def prepare_split(
 def is_packed(recipe: Recipe) -> bool:
     """Whether training rows hold several documents. Pairs and evaluations have no such key."""
     return isinstance(recipe.data, PackedDataSpec | PretrainDataSpec) and recipe.data.packing
+def _mix(
+    chat: Chat, sources: Sequence[Source], recipe: Recipe, spec: EncodeSpec, split: Literal["train", "eval"]
+) -> Mixture:
+    """The plan of a split. Where tokens are shared, every row is encoded once to count them."""
+    if split == "eval" or not isinstance(recipe.data, MixtureSpec):
+        return mix(sources, recipe.seed, split)
+    sharing = Sharing.of(recipe.data)
+    if sharing.share_of == "rows":
+        return mix(sources, recipe.seed, split, sharing)
+    examples, _ = read_examples(take_all(sources, split), spec.on_bad_row)
+    encoded = encode_examples(
+        chat,
+        examples,
+        spec,
+        columns=_columns(recipe.stage, split),
+        where=lambda row: sources[row.source].where(row.row),
+    )
+    counted, _ = _count_tokens(encoded.columns)
+    tokens = [np.zeros(len(source.rows), dtype=np.int64) for source in sources]
+    for place, number in zip(encoded.origin.tolist(), counted.tolist(), strict=True):
+        tokens[examples[place].source][examples[place].row] += number
+    return mix(sources, recipe.seed, split, sharing, tokens)
+
+
 
 
 def prepare_texts(sources: Sequence[Source], seed: int) -> Split:
@@ -131,7 +156,6 @@ def _eval_arrays(
     arrays: dict[str, Any] = {name: column.to_arrow() for name, column in columns.items()}
     if packing:
         arrays["seq_lengths"] = _one_each(columns["input_ids"].lengths).to_arrow()
-    original = (sources[row.source].rows[row.row] for row in rows)
     return arrays | {
         "source": pa.array([row.source for row in rows], type=pa.int32()),
         "row": pa.array([row.row + sources[row.source].first for row in rows], type=pa.int64()),
@@ -143,8 +167,22 @@ def _eval_arrays(
 # ------------------------------------------------------------------------------------------------ reports
 
 
-def _mix_report(mixture: Mixture, columns: dict[str, TokenColumn], source: np.ndarray, entry: np.ndarray) -> list[dict]:
-    """Rows and tokens by source; `kept` counts plan entries that are trained or measured on."""
+def _lost(encoded: Encoded, bad: BadRows) -> dict[int, Counter]:
+    """Of each source, distinct rows that were truncated, split, and dropped by reason."""
+    lost = {source: Counter(counts) for source, counts in encoded.report.by_source.items()}
+    for (source, reason), count in bad.by_source.items():
+        lost.setdefault(source, Counter())[reason] += count
+    return lost
+
+
+def _mix_report(
+    mixture: Mixture,
+    columns: dict[str, TokenColumn],
+    source: np.ndarray,
+    entry: np.ndarray,
+    lost: dict[int, Counter],
+) -> list[dict]:
+    """Rows and tokens by source; `kept` counts plan entries that are trained or measured on, `lengths` are in tokens."""
     tokens, trained = _count_tokens(columns)
     report = []
     for index, row in enumerate(mixture.report):
@@ -174,12 +212,28 @@ def _count_tokens(columns: dict[str, TokenColumn]) -> tuple[np.ndarray, np.ndarr
         trained = trained + completions
     return tokens, trained
 
+                "lengths": _quantiles(tokens[mine]),
+                "truncated": lost.get(index, {}).get("truncated", 0),
+                "dropped": {
+                    reason: count
+                    for reason, count in sorted(lost.get(index, {}).items())
+                    if reason not in ("truncated", "split")
+                },
 
 def _encode_report(encoded: Encoded, bad: BadRows) -> dict[str, Any]:
     """The report of the encoder, with the rows that never reached it."""
     report = asdict(encoded.report)
     return report | {
+def _quantiles(lengths: np.ndarray) -> dict[str, int]:
+    """Tokens of the shortest, the median, the 95th percentile and the longest row; of a pair, of both sides."""
+    if not len(lengths):
+        return {}
+    values = np.quantile(lengths, [0, 0.5, 0.95, 1], method="nearest")
+    return dict(zip(("min", "p50", "p95", "max"), map(int, values), strict=True))
+
+
         "rows": report["rows"] + sum(bad.counts.values()),
         "dropped": dict(sorted((bad.counts + Counter(report["dropped"])).items())),
         "shown": report["shown"] | bad.shown,
     }
+    del report["by_source"]  # the mix report has it

@@ -11,9 +11,11 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alignment.data.files import SUFFIXES, data_suffix, hash_file, read_file
 from alignment.errors import DataError, RecipeError
@@ -37,12 +39,13 @@ class FoundSource:
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of a source. `rows[i]` is a dict of the original columns."""
+    """The rows of a source that its `where` keeps. `rows[i]` is a dict of the original columns."""
 
     spec: SourceSpec
     split: str | None
     rows: Sequence[Mapping[str, Any]]
-    first: int = 0  # number of rows[0] in the whole split
+    first: int = 0  # number of the slice's first row in the whole split
+    kept: np.ndarray | None = None  # of each row its place in the slice; None: all of them are kept
     files: tuple[Path, ...] = ()
     starts: tuple[int, ...] = ()  # of each file, the number of its first row
     lines: tuple[list[int], ...] = ()
@@ -52,9 +55,13 @@ class Source:
         """Path and split as the recipe writes them."""
         return f"{self.spec.path}[{self.split}]" if self.split else self.spec.path
 
+    def number(self, row: int) -> int:
+        """The number of `rows[row]` in the whole split, from 0."""
+        return self.first + (row if self.kept is None else int(self.kept[row]))
+
     def where(self, row: int) -> str:
         """`file:line` of a row, or path and number of a Hub row (from 0)."""
-        number = row + self.first
+        number = self.number(row)
         if not self.files:
             return f"{self.label} row {number}"
         index = bisect_right(self.starts, number) - 1
@@ -82,7 +89,12 @@ def find_source(spec: SourceSpec, recipe_dir: Path, default_split: str | None) -
 
 
 def read_source(found: FoundSource) -> Source:
-    """All rows of the split that the source names, in file order. Raises DataError naming file and line."""
+    """The rows of the split that the source names, in file order. Raises DataError naming file and line."""
+    source = _read_slice(found)
+    return _keep_where(source) if found.spec.where else source
+
+
+def _read_slice(found: FoundSource) -> Source:
     if not found.files:
         return Source(found.spec, found.split, _load_hub(found))
     read = [read_file(path) for path in found.files]
@@ -90,7 +102,29 @@ def read_source(found: FoundSource) -> Source:
     starts = tuple(sum(len(file.rows) for file in read[:index]) for index in range(len(read)))
     lines = tuple(file.lines for file in read)
     start, end = _slice_bounds(found.split, len(rows))
-    return Source(found.spec, found.split, rows[start:end], start, found.files, starts, lines)
+    return Source(found.spec, found.split, rows[start:end], start, None, found.files, starts, lines)
+
+
+def _keep_where(source: Source) -> Source:
+    """The source with only the rows whose columns have the values of `where`; types count: 1 is not "1" nor true."""
+    wanted = dict(source.spec.where)
+    if len(source.rows) and (absent := [name for name in wanted if not any(name in row for row in source.rows)]):
+        known = ", ".join(map(str, source.rows[0]))
+        raise DataError(
+            f"{source.label}: where: no row has a column '{absent[0]}'; the first has {known}. Correct 'where'."
+        )
+    kept = [index for index, row in enumerate(source.rows) if _has_values(row, wanted)]
+    if len(source.rows) and not kept:
+        raise DataError(
+            f"{source.label}: where: none of {len(source.rows)} rows has {wanted}; at least one was expected. Correct 'where'."
+        )
+    rows = source.rows.select(kept) if not source.files else [source.rows[index] for index in kept]
+    return replace(source, rows=rows, kept=np.array(kept, dtype=np.int64))
+
+
+def _has_values(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    # A CSV cell is text, whatever it spells.
+    return all(name in row and type(row[name]) is type(value) and row[name] == value for name, value in wanted.items())
 
 
 # ------------------------------------------------------------------------------------------------ paths

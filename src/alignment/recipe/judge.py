@@ -121,8 +121,14 @@ def _build_partial(node: Node, section: type[BaseModel], path: Path, unusable: s
         child = node.children.get(name)
         here = (*path, name)
         inner = child and child.is_mapping and find_section(field_kinds(section, name), child)
+        listed = child.items if child else None
         if inner:
             values[name] = _build_partial(child, inner, here, unusable)
+        elif (
+            listed and all(item.is_mapping for item in listed) and find_section(find_items(field_kinds(section, name)))
+        ):
+            one = find_section(find_items(field_kinds(section, name)))
+            values[name] = [_build_partial(item, one, (*here, n), unusable) for n, item in enumerate(listed)]
         elif any(bad[: len(here)] == here for bad in unusable) or (child is None and not is_optional(section, name)):
             absent.append(name)
         elif child is not None:
@@ -169,7 +175,7 @@ def _flow_sources(root: Node, schema: type[BaseModel]) -> list[Mistake]:
     """Sources written as [{...}], in which a split such as train[:90%] would need quotes."""
     found = []
     for path, node, section in _sections(root, schema, ()):
-        if section is SourceSpec and node.is_flow and not node.place.origin.is_option:
+        if issubclass(section, SourceSpec) and node.is_flow and not node.place.origin.is_option:
             message = f"{dotted(path)}: found {{...}}; a source in block style was expected"
             found.append(Mistake(node.place, message, "write '- path: ...' and each further key on its own line"))
     return found

@@ -15,6 +15,7 @@ from alignment.errors import RecipeError
 from alignment.recipe.judge import find_broken_rules, judge
 from alignment.recipe.locate import Node, read_nodes
 from alignment.recipe.mistakes import Mistake, sort_mistakes
+from alignment.recipe.mixtures import expand_mixture
 from alignment.recipe.overrides import apply_overrides
 from alignment.recipe.schema import RECIPES, Recipe
 from alignment.recipe.unknown import find_unknown_keys
@@ -48,7 +49,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> ReadRecipe:
     root, mistakes = read_nodes(path)
     recipe = None
     if root is not None:
-        mistakes = mistakes + apply_overrides(root, overrides)
+        mistakes = mistakes + apply_overrides(root, overrides) + expand_mixture(root, path)
         recipe, found = _validate(root)
         mistakes += found
     return ReadRecipe(path, None if mistakes else recipe, root, tuple(sort_mistakes(mistakes)))

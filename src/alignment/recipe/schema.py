@@ -183,6 +183,7 @@ class SourceSpec(Spec):
     columns: StringMap = Field({}, description="our column name: the source's column name")
     roles: StringMap = Field({}, description="the source's role name: system, user, assistant or tool")
     system: str | None = Field(None, description="system message for rows of this source that have none")
+    where: _mapping(Scalar) = Field({}, description="only rows whose columns have these values")
     rows: Positive | None = Field(None, description="number of rows to draw without repetition")
     repeat: Annotated[float, Field(gt=0)] | None = Field(
         None, description="how often to use the split; 0.5 is half of it"
@@ -191,13 +192,84 @@ class SourceSpec(Spec):
     RULES = (_one_amount,)
 
 
-class DataSpec(Spec):
+def _one_amount_or_share(source: "TrainSourceSpec") -> None:
+    amounts = {"rows": source.rows, "repeat": source.repeat, "share": source.share}
+    given = [name for name, amount in amounts.items() if amount is not None]
+    if "share" in given and len(given) > 1:
+        raise BrokenRule(f"give at most one of 'rows', 'repeat' and 'share'; found {' and '.join(given)}", *given)
+
+
+class TrainSourceSpec(SourceSpec):
+    """One source of rows."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="part of the mixture, in the unit of `data.share_of`"
+    )
+
+    RULES = (_one_amount, _one_amount_or_share)
+
+
+def _shares_have_a_unit(data: "MixtureSpec") -> None:
+    shared = data.temperature is not None or any(source.share is not None for source in data.train)
+    if shared and data.share_of is None:
+        raise BrokenRule("'share' and 'temperature' need 'share_of': rows or tokens", "share_of", "temperature")
+    for name, value in (("share_of", data.share_of), ("total", data.total), ("max_repeat", data.max_repeat)):
+        if not shared and value is not None:
+            raise BrokenRule(f"'{name}' is read with 'share' or 'temperature' only", name)
+
+
+def _shares_fit(data: "MixtureSpec") -> None:
+    shares = [source.share for source in data.train if source.share is not None]
+    if not shares:
+        return
+    total = sum(shares)
+    if data.temperature is not None:
+        raise BrokenRule("give 'share' of sources or a 'temperature', not both", "temperature")
+    if total > 1 + 1e-9:
+        raise BrokenRule(f"the shares of 'train' add up to {total:g}; at most 1 was expected", "train")
+    if len(shares) == len(data.train) and total < 1 - 1e-9:
+        raise BrokenRule(f"the shares of 'train' add up to {total:g}; 1 was expected", "train")
+    if len(shares) < len(data.train) and total > 1 - 1e-9:
+        raise BrokenRule("the shares of 'train' add up to 1, and a source without 'share' is left", "train")
+    if len(shares) < len(data.train) and data.total is not None:
+        raise BrokenRule("'total' follows from the sources without 'share'", "total")
+
+
+def _temperature_decides_alone(data: "MixtureSpec") -> None:
+    amounts = [source for source in data.train if source.rows is not None or source.repeat is not None]
+    if data.temperature is not None and amounts:
+        raise BrokenRule(
+            "'temperature' decides how much of each source is used; remove its 'rows' or 'repeat'", "train"
+        )
+
+
+class MixtureSpec(Spec):
+    """A named mixture: training sources that several recipes share."""
+
+    train: Annotated[_sequence(TrainSourceSpec), Field(min_length=1)] = Field(description="training sources")
+    share_of: Literal["rows", "tokens"] | None = Field(None, description="what `share` and `temperature` count")
+    temperature: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="shares in proportion to size**(1/temperature): 1 as the sizes are, large: all alike"
+    )
+    total: Positive | None = Field(
+        None, description="rows or tokens of the mixture; default: as many as `max_repeat` allows"
+    )
+    max_repeat: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="how often a row may be used to fill a share; default: once"
+    )
+
+    RULES = (_shares_have_a_unit, _shares_fit, _temperature_decides_alone)
+
+
+class DataSpec(MixtureSpec):
     """Which rows to train and evaluate on."""
 
     max_length: Positive = Field(1024, description="longest row in tokens")
     on_too_long: Literal["truncate", "drop", "error"] = Field("drop", description="what to do with longer rows")
     on_bad_row: Literal["error", "drop"] = Field("error", description="what to do with a row that cannot be rendered")
-    train: Annotated[_sequence(SourceSpec), Field(min_length=1)] = Field(description="training sources")
+    mixture: str | None = Field(
+        None, description="a named mixture (mixtures/NAME.yaml, or a file) in place of `train` and how it is shared"
+    )
     eval: _sequence(SourceSpec) = Field((), description="held-out sources")
 
 

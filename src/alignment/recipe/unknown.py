@@ -115,7 +115,7 @@ def _settle_model_type(node: Node, tags: tuple[Kind, ...], path: Path, found: Un
 
 
 def _guess(name: str, section: type[BaseModel], path: Path, schema: type[BaseModel]) -> _Guess:
-    if section is SourceSpec and name in RENAMED_IN_SOURCES:
+    if issubclass(section, SourceSpec) and name in RENAMED_IN_SOURCES:
         return _Guess(RENAMED_IN_SOURCES[name])
     return (
         _other_model_type(name, section, path, schema)
