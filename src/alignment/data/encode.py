@@ -68,9 +68,9 @@ class EncodeReport:
     trained_tokens: int
     longest: int  # tokens of the longest row before it was cut
     shown: dict[str, list[str]]  # reason: the first few, as file:line and what was wrong
-
-
     by_source: dict[int, dict[str, int]]  # number of the source: rows truncated, split, and dropped by reason
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Encoded rows: token columns of equal length, and the place in `examples` that each row came from."""
@@ -115,9 +115,9 @@ def encode_examples(
     origin: list[int] = []
     documents = _encode_documents(chat, examples, spec)
     for place, row in enumerate(examples):
+        tally.source = row.source
         try:
             pieces = _encode_row(chat, row.example, spec, prompts, next(documents), tally)
-        tally.source = row.source
         except _Dropped as error:
             tally.drop(row, error)
             continue
@@ -259,10 +259,17 @@ class _Tally:
         self.kept = self.pieces = self.tokens = self.trained = self.longest = 0
         self.source = 0  # of the row that is being encoded
         self.dropped: Counter = Counter()
+        self.cuts: Counter = Counter()  # "truncated" and "split": rows
+        self.by_source: dict[int, Counter] = defaultdict(Counter)
         self.shown: dict[str, list[str]] = {}
+
+    def cut(self, how: Literal["truncated", "split"]) -> None:
+        self.cuts[how] += 1
+        self.by_source[self.source][how] += 1
 
     def drop(self, row: ExampleRow, error: _Dropped) -> None:
         self.dropped[error.reason] += 1
+        self.by_source[row.source][error.reason] += 1
         if self.dropped[error.reason] <= _NUM_SHOWN:
             self.shown.setdefault(error.reason, []).append(f"{self.where(row)}: found {error.found}")
 
@@ -271,21 +278,14 @@ class _Tally:
         self.pieces += len(pieces)
         for piece in pieces:
             completions = len(piece.chosen_ids) + len(piece.rejected_ids)
-        self.cuts: Counter = Counter()  # "truncated" and "split": rows
-        self.by_source: dict[int, Counter] = defaultdict(Counter)
             if completions:
                 self.tokens += 2 * len(piece.prompt_ids) + completions
-    def cut(self, how: Literal["truncated", "split"]) -> None:
-        self.cuts[how] += 1
-        self.by_source[self.source][how] += 1
-
                 self.trained += completions
                 longest = len(piece.prompt_ids) + max(len(piece.chosen_ids), len(piece.rejected_ids))
-        self.by_source[row.source][error.reason] += 1
             else:
                 self.tokens += len(piece.input_ids)
                 self.trained += len(piece.labels) - piece.labels.count(IGNORE_INDEX)
-                longest = len(ids)
+                longest = len(piece.input_ids)
             self.longest = max(self.longest, longest)
 
     def check(self, num_rows: int) -> None:

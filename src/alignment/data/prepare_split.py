@@ -14,8 +14,8 @@ from alignment.data.encode import PAIR_COLUMNS, TOKEN_COLUMNS, Encoded, EncodeSp
 from alignment.data.formats import Example
 from alignment.data.mixer import BadRows, ExampleRow, Mixture, mix, read_examples, take_all
 from alignment.data.pack import pack_rows, shuffle_bins
-from alignment.data.sources import Source
 from alignment.data.quotas import Sharing
+from alignment.data.sources import Source
 from alignment.data.token_columns import TokenColumn
 from alignment.recipe.schema import MixtureSpec, PackedDataSpec, PretrainDataSpec, Recipe
 
@@ -59,9 +59,6 @@ def prepare_split(
     return Split(pa.table(arrays), mixture, examples, report, _encode_report(encoded, bad))
 
 
-def is_packed(recipe: Recipe) -> bool:
-    """Whether training rows hold several documents. Pairs and evaluations have no such key."""
-    return isinstance(recipe.data, PackedDataSpec | PretrainDataSpec) and recipe.data.packing
 def _mix(
     chat: Chat, sources: Sequence[Source], recipe: Recipe, spec: EncodeSpec, split: Literal["train", "eval"]
 ) -> Mixture:
@@ -86,6 +83,9 @@ def _mix(
     return mix(sources, recipe.seed, split, sharing, tokens)
 
 
+def is_packed(recipe: Recipe) -> bool:
+    """Whether training rows hold several documents. Pairs and evaluations have no such key."""
+    return isinstance(recipe.data, PackedDataSpec | PretrainDataSpec) and recipe.data.packing
 
 
 def prepare_texts(sources: Sequence[Source], seed: int) -> Split:
@@ -156,6 +156,7 @@ def _eval_arrays(
     arrays: dict[str, Any] = {name: column.to_arrow() for name, column in columns.items()}
     if packing:
         arrays["seq_lengths"] = _one_each(columns["input_ids"].lengths).to_arrow()
+    original = (sources[row.source].rows[row.row] for row in rows)
     return arrays | {
         "source": pa.array([row.source for row in rows], type=pa.int32()),
         "row": pa.array([row.row + sources[row.source].first for row in rows], type=pa.int64()),
@@ -193,9 +194,24 @@ def _mix_report(
                 "kept": len(np.unique(entry[mine])),
                 "tokens": int(tokens[mine].sum()),
                 "trained_tokens": int(trained[mine].sum()),
+                "lengths": _quantiles(tokens[mine]),
+                "truncated": lost.get(index, {}).get("truncated", 0),
+                "dropped": {
+                    reason: count
+                    for reason, count in sorted(lost.get(index, {}).items())
+                    if reason not in ("truncated", "split")
+                },
             }
         )
     return report
+
+
+def _quantiles(lengths: np.ndarray) -> dict[str, int]:
+    """Tokens of the shortest, the median, the 95th percentile and the longest row; of a pair, of both sides."""
+    if not len(lengths):
+        return {}
+    values = np.quantile(lengths, [0, 0.5, 0.95, 1], method="nearest")
+    return dict(zip(("min", "p50", "p95", "max"), map(int, values), strict=True))
 
 
 def _count_tokens(columns: dict[str, TokenColumn]) -> tuple[np.ndarray, np.ndarray]:
@@ -212,28 +228,13 @@ def _count_tokens(columns: dict[str, TokenColumn]) -> tuple[np.ndarray, np.ndarr
         trained = trained + completions
     return tokens, trained
 
-                "lengths": _quantiles(tokens[mine]),
-                "truncated": lost.get(index, {}).get("truncated", 0),
-                "dropped": {
-                    reason: count
-                    for reason, count in sorted(lost.get(index, {}).items())
-                    if reason not in ("truncated", "split")
-                },
 
 def _encode_report(encoded: Encoded, bad: BadRows) -> dict[str, Any]:
     """The report of the encoder, with the rows that never reached it."""
     report = asdict(encoded.report)
+    del report["by_source"]  # the mix report has it
     return report | {
-def _quantiles(lengths: np.ndarray) -> dict[str, int]:
-    """Tokens of the shortest, the median, the 95th percentile and the longest row; of a pair, of both sides."""
-    if not len(lengths):
-        return {}
-    values = np.quantile(lengths, [0, 0.5, 0.95, 1], method="nearest")
-    return dict(zip(("min", "p50", "p95", "max"), map(int, values), strict=True))
-
-
         "rows": report["rows"] + sum(bad.counts.values()),
         "dropped": dict(sorted((bad.counts + Counter(report["dropped"])).items())),
         "shown": report["shown"] | bad.shown,
     }
-    del report["by_source"]  # the mix report has it
