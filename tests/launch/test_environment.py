@@ -89,7 +89,8 @@ def test_accelerate_starting_one_process_for_two_is_refused(variables, tmp_path:
     )
     options = ["--config_file", str(tmp_path / "config.yaml"), *options, "-m", "alignment"]
     args, *_ = _validate_launch_command(launch_command_parser().parse_args(options))
-    assert not (args.multi_gpu or args.use_fsdp or args.use_deepspeed)  # so launch_command takes its simple launcher
+    # So launch_command takes its simple launcher.
+    assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (False, False, False)
     for name, value in prepare_simple_launcher_cmd_env(args)[1].items():
         variables.setenv(name, value)
     with pytest.raises(LaunchError, match="was asked for several processes and started one"):

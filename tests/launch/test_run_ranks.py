@@ -236,3 +236,22 @@ def test_an_option_that_accelerate_does_not_know_is_refused(configs, tmp_path):
             log_dir=tmp_path,
             accelerate_args=["--no_such_option"],
         )
+
+
+# ------------------------------------------------------------------------------------------------ DeepSpeed's op
+
+
+def test_a_build_that_was_killed_does_not_stop_the_next_one(configs, tmp_path):
+    """torch waits for ever for the lock file of such a build. In a forked process: the op stays loaded once it is."""
+
+    def work() -> int:
+        from alignment.launch.deepspeed import load_shared_memory_op
+        from alignment.launch.environment import extensions_folder
+
+        lock = extensions_folder() / "deepspeed_shm_comm" / "lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+        load_shared_memory_op()
+        return 0 if not lock.exists() else 1
+
+    assert run_ranks(work, config=None, num_processes=1, log_dir=tmp_path) == 0

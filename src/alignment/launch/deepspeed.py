@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def load_shared_memory_op() -> None:
         return  # ranks then talk over gloo
     with FileLock(folder / f"{_OP}.lock"):
         _remove_stale_baton(folder)
-        if not list(folder.glob(f"*/{_OP}/{_OP}.so")):
+        if not (folder / _OP / f"{_OP}.so").is_file():
             logger.warning("building %s of DeepSpeed in %s: once, up to a minute", _OP, folder)
         try:
             builder.load()
@@ -66,7 +65,5 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _remove_stale_baton(folder: Path) -> None:
-    """torch 2.13 waits for ever for a build that was killed: its lock file stays. We hold a lock that does not."""
-    for baton in folder.glob(f"*/{_OP}/lock"):
-        if time.time() - baton.stat().st_mtime > 300:
-            baton.unlink(missing_ok=True)
+    """torch 2.13 waits for ever for a build that was killed: its lock file stays. The caller holds a lock that does not."""
+    (folder / _OP / "lock").unlink(missing_ok=True)

@@ -91,9 +91,10 @@ def cache_folder() -> Path:
 
 
 def extensions_folder() -> Path:
-    """Where torch builds C++ extensions, DeepSpeed's among them; another torch builds anew."""
-    named = os.environ.get("TORCH_EXTENSIONS_DIR")
-    return Path(named) if named else cache_folder() / f"torch_extensions-{importlib.metadata.version('torch')}"
+    """Where torch builds C++ extensions, DeepSpeed's among them; another torch or Python builds anew."""
+    if named := os.environ.get("TORCH_EXTENSIONS_DIR"):
+        return Path(named)
+    return cache_folder() / f"extensions-{sys.implementation.cache_tag}-torch-{importlib.metadata.version('torch')}"
 
 
 def path_with_scripts() -> str:
