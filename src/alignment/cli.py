@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("alignment.commands.chat", "talk to the model of a run"),
     "report": ("alignment.commands.report", "write the pages of runs and studies anew"),
     "new": ("alignment.commands.new", "copy a recipe or a study to start from"),
+    "import": ("alignment.commands.import_", "a recipe of alignment-handbook, TRL, LLaMA-Factory or axolotl as ours"),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
