@@ -49,7 +49,7 @@ def test_so_does_every_model_configuration(config: type, tmp_path: Path) -> None
 
 
 TRICKY = ["1e5", "1_000", "no", "true", "null", "~", "2024-01-01", "010", "0x1f", ".inf", "", " a ", "a: b", "- a", "#", "'", '"',
-          "a\nb\n", "a\n\n b", "\t", "&a", "*a", "!a", "%", "@", "{", "[", "é\u2028", "\U0001f600", "x" * 5000, "a " * 3000, "<<"]  # fmt: skip
+          "a\nb\n", "a\n\n b", "\t", "&a", "*a", "!a", "%", "@", "{", "[", "\x85", "a\x85b", "é\u2028", "\U0001f600", "x" * 5000, "a " * 3000, "<<"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", TRICKY)

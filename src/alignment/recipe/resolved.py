@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from alignment.recipe.locate import Node, node_at, read_text
 from alignment.recipe.mistakes import Origin
@@ -35,8 +36,17 @@ def recipe_text(recipe: Recipe) -> str:
     fields = recipe_fields(recipe)
     stage = fields.pop("stage")
     stream = io.StringIO()
-    yaml.dump({"stage": stage, **fields}, stream)
+    yaml.dump(_escape_breaks({"stage": stage, **fields}), stream)
     return stream.getvalue()
+
+
+def _escape_breaks(value: Any) -> Any:
+    """Text with a next-line character in double quotes: ruamel.yaml 0.19 writes it bare and reads it as a space."""
+    if isinstance(value, dict):
+        return {_escape_breaks(key): _escape_breaks(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape_breaks(item) for item in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and "\x85" in value else value
 
 
 def recipe_hash(recipe: Recipe) -> str:
