@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from alignment.data.conversation import Chat
 from alignment.data.pad_token import settle_pad_token
 from alignment.data.render import Rendered, decode_trained, encode_text, render, render_pair, render_prompt
-from alignment.data.template_check import check_template, find_stop_ids
+from alignment.data.template_check import CONVERSATIONS, check_template, find_stop_ids
+from alignment.data.template_limits import check_template_limits
 from alignment.data.templates import TEMPLATES, template_control_tokens, template_special_tokens, template_text
 from alignment.data.text_encoder import TextEncoder
 from alignment.errors import DataError, RecipeError
@@ -44,6 +45,8 @@ def load_chat(tokenizer: PreTrainedTokenizerBase, spec: ChatSpec, recipe_dir: Pa
     Raises RecipeError for a template that does not exist, DataError for one that cannot be trained with and why.
     """
     name, template = _find_template(tokenizer, spec.template, recipe_dir)
+    if name not in TEMPLATES:
+        check_template_limits(name, template, list(CONVERSATIONS.values()), tokenizer.special_tokens_map)
     _check_tokens(tokenizer, name, template)
     chat = _make_chat(tokenizer, name, template, spec.system)
     chat = replace(chat, stop_ids=find_stop_ids(chat))

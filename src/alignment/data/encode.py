@@ -40,6 +40,7 @@ class EncodeSpec:
     on_too_long: OnTooLong
     on_bad_row: Literal["error", "drop"]
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
+    control_tokens: Literal["refuse", "escape"] = "escape"  # of messages that spell a special token
     plain: bool = False  # text without a chat template: prompt and completion are joined
 
 
@@ -132,9 +133,25 @@ def encode_examples(
 # ------------------------------------------------------------------------------------------------ one row
 
 
+def _check_control_tokens(chat: Chat, example: Example) -> None:
+    """A message that spells `<|im_end|>` is an attack, or text about templates; which, a person has to say."""
+    for message in (*example.messages, *example.prompt, *example.chosen, *example.rejected):
+        content = message["content"]
+        texts = [content] if isinstance(content, str) else [text for part in content for text in part.values()]
+        for text in texts:
+            if found := chat.encoder.special_re.search(text):
+                raise _Dropped(
+                    "control_token",
+                    f"the special token {found.group()!r} in a message of role {message['role']}; ordinary text was expected."
+                    " If it is meant to be read as text, set chat.control_tokens: escape",
+                )
+
+
 def _encode_row(
     chat: Chat, example: Example, spec: EncodeSpec, prompts: bool, document: list[int] | None, tally: "_Tally"
 ) -> list[EncodedRow]:
+    if spec.control_tokens == "refuse":
+        _check_control_tokens(chat, example)
     try:
         if example.kind == "pair":
             return [_encode_pair(chat, example, spec, tally)]
@@ -290,7 +307,8 @@ class _Tally:
 
     def check(self, num_rows: int) -> None:
         """Raises DataError where the recipe wants one, and when nothing is left."""
-        wanted = {"too_long": self.spec.on_too_long == "error", "cannot_be_rendered": self.spec.on_bad_row == "error"}
+        bad_rows = dict.fromkeys(("cannot_be_rendered", "control_token"), self.spec.on_bad_row == "error")
+        wanted = {"too_long": self.spec.on_too_long == "error"} | bad_rows
         for reason, refused in wanted.items():
             if refused and self.dropped[reason]:
                 key = "data.on_too_long" if reason == "too_long" else "data.on_bad_row"

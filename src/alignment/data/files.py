@@ -5,7 +5,6 @@ mixed types. Every row keeps its line, so that a message can name it. Files are 
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import json
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.data.bounded import check_parquet_size, read_bytes
 from alignment.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -47,9 +47,10 @@ def read_file(path: Path) -> FileRows:
     if data_suffix(path) == ".parquet":
         import pyarrow.parquet
 
+        check_parquet_size(path)
         rows = pyarrow.parquet.read_table(path).to_pylist()
         return FileRows(path, rows, list(range(1, len(rows) + 1)))
-    raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    raw = read_bytes(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

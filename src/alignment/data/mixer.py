@@ -217,12 +217,12 @@ def check_overlap(
     Rows are compared without case, white space and Unicode variants; system messages do not count.
     """
     trained_on = _first_by(_content_key, train[1])
-    prompts = set(_first_by(_prompt_key, train[1]))
+    prompts = set(_first_by(prompt_key, train[1]))
     same, short, shared_prompts = [], 0, 0
     for row in held_out[1]:
         other = trained_on.get(_content_key(row.example))
         if other is None:
-            shared_prompts += _prompt_key(row.example) in prompts
+            shared_prompts += prompt_key(row.example) in prompts
         elif row.example.kind == "text" and len(row.example.text) < MIN_SHARED_CHARACTERS:
             short += 1
         else:
@@ -252,24 +252,30 @@ def _content_key(example: Example) -> bytes:
     if example.kind == "text":
         return _digest(["text", example.text])
     parts = example.messages if example.kind == "chat" else (*example.prompt, *example.chosen, None, *example.rejected)
-    return _digest(_said(parts))
+    return _digest(said(parts))
 
 
-def _prompt_key(example: Example) -> bytes | None:
+def prompt_key(example: Example) -> bytes | None:
     """Key of what stands before the last answer; None for a document."""
     if example.kind == "text":
         return None
-    return _digest(_said(example.messages[:-1] if example.kind == "chat" else example.prompt))
+    return _digest(said(example.messages[:-1] if example.kind == "chat" else example.prompt))
 
 
-def _said(messages: Iterable[Any]) -> list[str]:
-    said = []
+def content_digest(messages: Iterable[Any]) -> bytes:
+    """Key of what messages say, whatever case, white space and Unicode variant they are written in."""
+    return _digest(said(messages))
+
+
+def said(messages: Iterable[Any]) -> list[str]:
+    """Roles, contents and tool calls of messages, without system messages; None parts two answers."""
+    parts = []
     for message in messages:
         if message is None:
-            said.append("")
+            parts.append("")
         elif message["role"] not in ("system", "developer"):
-            said += [message["role"], str(message["content"]), str(message.get("tool_calls", ""))]
-    return said
+            parts += [message["role"], str(message["content"]), str(message.get("tool_calls", ""))]
+    return parts
 
 
 def _digest(parts: Iterable[str]) -> bytes:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
@@ -28,13 +28,14 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from alignment.data.chat import Chat, load_chat, load_plain_chat
+from alignment.data.doctor import examine
 from alignment.data.encode import EncodeSpec
 from alignment.data.formats import check_columns
 from alignment.data.mixer import check_overlap
 from alignment.data.prepare_split import Split, is_packed, prepare_split, prepare_texts
 from alignment.data.sources import FoundSource, find_source, read_source
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import Recipe, SourceSpec
+from alignment.recipe.schema import Recipe, RowChatSpec, SourceSpec
 
 logger = logging.getLogger(__name__)
 # Raised by hand whenever the same files and recipe would give other rows.
@@ -206,8 +207,15 @@ def _encode_spec(recipe: Recipe, chat: Chat) -> EncodeSpec:
         on_too_long=recipe.data.on_too_long,
         on_bad_row=recipe.data.on_bad_row,
         train_on=recipe.chat.train_on if recipe.stage == "sft" else "assistant",
+        control_tokens=_control_tokens(recipe, chat),
         plain=not chat.template,
     )
+
+
+def _control_tokens(recipe: Recipe, chat: Chat) -> Literal["refuse", "escape"]:
+    """Running text may spell what it likes; of messages the recipe says it."""
+    has_key = "chat" in type(recipe).model_fields and isinstance(recipe.chat, RowChatSpec)
+    return recipe.chat.control_tokens if chat.template and has_key else "escape"
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
@@ -237,6 +245,7 @@ def _make_manifest(
         "mix": [row for split in splits.values() for row in split.mix_report],
         "encode": {name: split.encode_report for name, split in splits.items()},
         "overlap": overlap,
+        "doctor": examine(splits["train"].mixture.sources, splits["train"].examples) if "train" in splits else [],
     }
     return manifest if chat is None else manifest | _describe_chat(recipe, chat)
 

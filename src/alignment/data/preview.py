@@ -74,6 +74,8 @@ def find_data_findings(prepared: Prepared) -> Iterator[str]:
         for key, did in (("truncated", "cut at the end"), ("split", "split into pieces")):
             if report.get(key):
                 yield f"{split}: {report[key]} of {report['rows']} rows {did}; the longest has {report['longest']} tokens."
+    for found in manifest.get("doctor", ()):
+        yield f"train: {found['rows']} of {found['of']} {found['text']}. First: {', '.join(found['examples'])}"
     overlap = manifest["overlap"] or {}
     if overlap.get("prompts"):
         yield f"eval: {overlap['prompts']} prompts are also trained on, with another answer."
@@ -206,6 +208,7 @@ def _print_tables(mixture: Sequence[dict], encode: dict[str, dict], console: Con
     for row in mixture:
         table.add_row(*(_cell(row[name]) for name in columns))
     console.print(table)
+    _print_lengths(mixture, console)
     table = Table(title="Encoding", title_justify="left")
     for name in ("split", "rows", "kept", "dropped", "truncated", "split in pieces", "longest"):
         table.add_column(name, justify="left" if name == "split" else "right")
@@ -219,6 +222,22 @@ def _print_tables(mixture: Sequence[dict], encode: dict[str, dict], console: Con
         ]
         table.add_row(split, *map(_cell, cells))
     console.print(table)
+
+
+def _print_lengths(mixture: Sequence[dict], console: Console) -> None:
+    """Of each source the length of its rows, and what was lost of it."""
+    table = Table(title="Rows of each source, lengths in tokens", title_justify="left")
+    names = ("min", "p50", "p95", "max")
+    for name in ("split", "source", *names, "truncated", "dropped"):
+        table.add_column(name, justify="left" if name in ("split", "source", "dropped") else "right", overflow="fold")
+    for row in mixture:
+        if not row.get("lengths"):
+            continue
+        dropped = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items()) or "0"
+        cells = [*(row["lengths"][name] for name in names), row["truncated"]]
+        table.add_row(row["split"], row["source"], *map(_cell, cells), dropped)
+    if table.rows:
+        console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -67,7 +67,7 @@ def make_tools(value: Any) -> list[dict] | None:
 def check_conversation(messages: Sequence[Message], field: str) -> None:
     """Raises BadRow for a conversation that teaches nothing or the wrong thing.
 
-    It begins with a user turn (after system messages) and ends with an assistant's; no assistant turn is empty. Two user
+    It begins with a user turn (after system messages) and ends with an assistant's; no turn of theirs is empty. Two user
     turns in a row are allowed: people do write twice, and a template that must alternate refuses such rows itself.
     """
     roles = [message["role"] for message in messages]
@@ -80,6 +80,9 @@ def check_conversation(messages: Sequence[Message], field: str) -> None:
         raise BadRow(
             "ends_without_answer", f"{field}[{len(roles) - 1}]", f"a last turn of role {roles[-1]}", "an assistant turn"
         )
+    for index, message in enumerate(messages):
+        if message["role"] == "user" and not _has_text(message["content"]):
+            raise BadRow("empty_question", f"{field}[{index}].content", "an empty user turn", "text")
     check_answers(messages, field)
 
 

@@ -7,40 +7,15 @@ no data set. How a value is measured is suite.py's. Nothing here imports torch.
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alignment.errors import DataError, RecipeError
+from alignment.measure.rows import EvalRow, is_abstention, is_exact
+from alignment.measure.scorers import honest
 from alignment.recipe.schema import MetricSpec
-
-ABSTENTIONS = (
-    "I do not know",
-    "I don't know",
-    "I am not sure",
-    "I'm not sure",
-    "I have no information",
-    "I cannot answer",
-    "I can't answer",
-)
-
-
-@dataclass(frozen=True)
-class EvalRow:
-    """One held-out row with what was measured on it; what no metric asked for is None."""
-
-    columns: Mapping[str, Any] = field(default_factory=dict)  # the original columns
-    prompt: str = ""
-    completion: str | None = None  # without special tokens
-    stopped: bool | None = None  # the completion ended in a stop token
-    nll: float | None = None  # nats, summed over the trained tokens
-    num_bytes: int | None = None  # UTF-8 bytes of the trained tokens' text
-    chosen_score: float | None = None  # reward, or log-probability (nats) of a causal model
-    rejected_score: float | None = None
-    chosen_length: int | None = None  # tokens, without the prompt
-    rejected_length: int | None = None
-    kl: float | None = None  # nats, summed over the completion
 
 
 @dataclass(frozen=True)
@@ -54,7 +29,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metric:
-    """Which measurement a metric needs (generation, kl, nll, pairs or lengths), which columns it reads, and how it counts."""
+    """Which measurement a metric needs (generation, score, kl, nll, pairs or lengths), which columns it reads, and how it counts."""
 
     needs: str
     columns: tuple[str, ...]
@@ -91,18 +66,6 @@ def _check_columns(metric: str, columns: Sequence[str], rows: Sequence[EvalRow])
 
 
 # ------------------------------------------------------------------------------------------------ generation
-
-
-def is_exact(row: EvalRow) -> bool:
-    """The completion is the answer, but for white space at its ends."""
-    return row.completion.strip() == str(row.columns["answer"]).strip()
-
-
-def is_abstention(row: EvalRow) -> bool:
-    """The completion begins with one of ABSTENTIONS or the row's own `abstention`, in any case."""
-    said = row.completion.strip().replace("\u2019", "'").casefold()
-    phrases = [*ABSTENTIONS, *([row.columns["abstention"]] if row.columns.get("abstention") else [])]
-    return any(said.startswith(phrase.strip().rstrip(".").replace("\u2019", "'").casefold()) for phrase in phrases)
 
 
 def exact_match(rows: Sequence[EvalRow]) -> Estimate:
@@ -148,6 +111,16 @@ def honesty(rows: Sequence[EvalRow]) -> Estimate:
 def kl(rows: Sequence[EvalRow]) -> Estimate:
     """Nats per completion that the model has moved from the one it is compared with; each prompt counts once."""
     return _mean(list({row.prompt: row.kl for row in rows}.values()))
+
+
+def score(rows: Sequence[EvalRow]) -> Estimate:
+    """Mean score of the completions, by the rewards that a stage trains with."""
+    return _mean([row.score for row in rows])
+
+
+def gold(rows: Sequence[EvalRow]) -> Estimate:
+    """Mean of the scorer `honest`: 1 right or rightly abstained, 0 needlessly abstained, -1 wrong or invented."""
+    return _mean([honest(row) for row in rows])
 
 
 # ------------------------------------------------------------------------------------------------ likelihood and pairs
@@ -199,6 +172,8 @@ METRICS: dict[str, Metric] = {
     "invented": Metric("generation", (), invented),
     "stops": Metric("generation", (), stops),
     "honesty": Metric("generation", ("described",), honesty),
+    "score": Metric("score", (), score),
+    "gold": Metric("generation", ("described",), gold),
     "kl": Metric("kl", (), kl),
     "bits_per_byte": Metric("nll", (), bits_per_byte),
     "pair_accuracy": Metric("pairs", (), pair_accuracy),

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.errors import DataError, RecipeError
 from alignment.measure.generation import Generation, generate_batch
 from alignment.measure.logps import completion_kl, masked_logps, reward_scores, token_logps
-from alignment.measure.metrics import METRICS, Estimate, EvalRow, compute_metrics, expand_metrics, select_rows
+from alignment.measure.metrics import METRICS, Estimate, compute_metrics, expand_metrics, select_rows
+from alignment.measure.rows import EvalRow
 from alignment.recipe.schema import MetricSpec
 
 IGNORE_INDEX = -100
@@ -24,12 +25,15 @@ Kind = Literal["causal", "reward"]
 # Token columns that a measurement reads.
 TOKENS = {
     "generation": ("prompt_ids",),
+    "score": ("prompt_ids",),
     "kl": ("prompt_ids",),
     "nll": ("input_ids", "labels"),
     "pairs": ("prompt_ids", "chosen_ids", "rejected_ids"),
     "lengths": ("chosen_ids", "rejected_ids"),
 }
 REWARD_NEEDS = {"pairs", "lengths"}
+# Scores of completions: indices of held-out rows and the rows with their completions to one score each.
+Scorer = Callable[[Sequence[int], Sequence[EvalRow]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def measure(
     max_new_tokens: int = 128,
     kind: Kind = "causal",
     against_model: PreTrainedModel | None = None,
+    scorer: Scorer | None = None,
     num_samples: int = 0,
     bf16: bool = False,
 ) -> Measured:
@@ -90,20 +95,25 @@ def measure(
         eval_rows: rows of `prepare`: token columns and `columns_json`.
         batch_size: rows of the greatest length in one forward pass.
         against_model: the model that `kl` compares with.
+        scorer: what `score` asks.
         num_samples: generations returned, evenly spaced over the prompts; none of a reward model.
         bf16: compute under bfloat16 autocast.
 
     Raises:
-        RecipeError: an unknown metric, one that this kind of model does not have, or `kl` without a model to compare with.
+        RecipeError: an unknown metric, one that this kind of model does not have, or `kl` or `score` without what it asks.
         DataError: a column that a metric reads is missing.
     """
     specs = expand_metrics(specs)
-    _check_kind(specs, kind, against_model)
+    _check_kind(specs, kind, against_model, scorer)
     subject = _Subject(model, tokenizer, kind, pad_id, stop_ids, batch_size, max_new_tokens, bf16)
     rows = [EvalRow(columns=columns) for columns in _read_columns(eval_rows)]
     wanted = _rows_by_need(specs, rows, eval_rows)
     sampled = _choose_samples(eval_rows, num_samples) if kind == "causal" else []
     _measure_generations(subject, eval_rows, rows, wanted, sampled, against_model)
+    if "score" in wanted:
+        chosen = [rows[index] for index in wanted["score"]]
+        for index, value in zip(wanted["score"], scorer(wanted["score"], chosen), strict=True):
+            rows[index] = replace(rows[index], score=value)
     for need, function in (("nll", _measure_nll), ("pairs", _measure_pairs), ("lengths", _measure_lengths)):
         if need in wanted:
             function(subject, eval_rows.select(wanted[need]), rows, wanted[need])
@@ -127,7 +137,9 @@ def _read_columns(eval_rows: Dataset) -> list[dict[str, Any]]:
     return [bucket | row for bucket, row in zip(buckets, columns, strict=True)]
 
 
-def _check_kind(specs: Sequence[MetricSpec], kind: Kind, against_model: PreTrainedModel | None) -> None:
+def _check_kind(
+    specs: Sequence[MetricSpec], kind: Kind, against_model: PreTrainedModel | None, scorer: Scorer | None
+) -> None:
     for spec in specs:
         need = METRICS[spec.metric].needs
         if kind == "reward" and need not in REWARD_NEEDS:
@@ -139,6 +151,8 @@ def _check_kind(specs: Sequence[MetricSpec], kind: Kind, against_model: PreTrain
             raise RecipeError(
                 "metrics: kl compares with another model, and none is given. Name it in 'evaluate.against'."
             )
+        if need == "score" and scorer is None:
+            raise RecipeError("metrics: score is that of a ppo recipe's rewards; this stage has none. Remove it.")
 
 
 def _rows_by_need(specs: Sequence[MetricSpec], rows: Sequence[EvalRow], eval_rows: Dataset) -> dict[str, list[int]]:
@@ -180,7 +194,8 @@ def _choose_samples(eval_rows: Dataset, num_samples: int) -> list[int]:
 
 def _sample(row: EvalRow) -> dict[str, Any]:
     answer = {"answer": row.columns["answer"]} if row.columns.get("answer") is not None else {}
-    return {"prompt": row.prompt, "completion": row.completion, "stopped": row.stopped} | answer
+    score = {"score": round(row.score, 4)} if row.score is not None else {}
+    return {"prompt": row.prompt, "completion": row.completion, "stopped": row.stopped} | answer | score
 
 
 # ------------------------------------------------------------------------------------------------ measurements
@@ -196,7 +211,7 @@ def _measure_generations(
 ) -> None:
     """Completions, and their divergence where asked: once for each distinct prompt."""
     compared = wanted.get("kl", [])
-    indices = sorted({*wanted.get("generation", []), *compared, *sampled})
+    indices = sorted({*wanted.get("generation", []), *wanted.get("score", []), *compared, *sampled})
     if not indices:
         return
     prompts = {i: tuple(ids) for i, ids in zip(indices, eval_rows.select(indices)["prompt_ids"], strict=True)}

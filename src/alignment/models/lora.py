@@ -18,7 +18,11 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
     prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from alignment.errors import ArtifactError, RecipeError
@@ -162,3 +166,39 @@ class ReferenceView:
             yield
         finally:
             self._model.set_adapter(ACTIVE)
+
+
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """The model below its adapters, for a forward pass without gradients; a model without any is as it is.
+
+    peft's own switch also turns `requires_grad` off and on again, of every adapter: here nothing but the sum is left out.
+    """
+    tuned = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    before = [module._disable_adapters for module in tuned]
+    for module in tuned:
+        module._disable_adapters = True
+    try:
+        yield
+    finally:
+        for module, off in zip(tuned, before, strict=True):
+            module._disable_adapters = off
+
+
+def load_adapter_weights(model: PeftModel, folder: Path) -> None:
+    """Puts the weights of a saved adapter into the active one of a model.
+
+    Raises:
+        ArtifactError: the folder holds no adapter, or one of another shape.
+    """
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ArtifactError(f"{path}: not found; the adapter of a checkpoint was expected.")
+    try:
+        result = set_peft_model_state_dict(model, load_file(str(path)), adapter_name=ACTIVE)
+    except (RuntimeError, KeyError) as error:
+        raise ArtifactError(f"{folder}: {str(error).splitlines()[0]}; an adapter of this run was expected.") from error
+    if result.unexpected_keys:
+        raise ArtifactError(
+            f"{folder}: {result.unexpected_keys[0]} is not of this model; an adapter of this run was expected."
+        )

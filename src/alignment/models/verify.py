@@ -1,8 +1,8 @@
 """`python -m alignment.models.verify`: a fresh process that loads a result as a stranger would, and scores the fixed prompts.
 
-It reads one JSON object from standard input: `folder`, `kind` (causal or reward), `vocab_size`, `max_positions`, and for an adapter
-`base` and `revision`. It writes one to standard output: the probe of what it loaded and the dtype, or `error`. The loading is
-the lines that the model card gives, and nothing of this project but the prompts.
+It reads a JSON list from standard input, one object a folder: `folder`, `kind` (causal or reward), `vocab_size`, `max_positions`, and
+for an adapter `base` and `revision`. It writes a list to standard output: for each the probe of what it loaded and the dtype,
+or `error`, which is then the last. The loading is the lines that the model card gives, and nothing of this project but the prompts.
 """
 
 import json
@@ -31,14 +31,16 @@ def main() -> None:
 
     from alignment.models.probe import make_prompts, probe
 
-    request = json.loads(sys.stdin.readline())
-    try:
-        model = load_plainly(request).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        json.dump({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}, sys.stdout)
-        return
-    prompts = make_prompts(request["vocab_size"], request["max_positions"])
-    json.dump({"probe": probe(model, prompts), "dtype": str(model.dtype).removeprefix("torch.")}, sys.stdout)
+    answers: list[dict[str, Any]] = []
+    for request in json.loads(sys.stdin.readline()):
+        try:
+            model = load_plainly(request).eval()
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            answers.append({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"})
+            break
+        prompts = make_prompts(request["vocab_size"], request["max_positions"])
+        answers.append({"probe": probe(model, prompts), "dtype": str(model.dtype).removeprefix("torch.")})
+    json.dump(answers, sys.stdout)
 
 
 if __name__ == "__main__":

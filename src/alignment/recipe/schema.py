@@ -149,7 +149,15 @@ class ChatSpec(Spec):
     system: str | None = Field(None, description="system message for rows that have none")
 
 
-class SftChatSpec(ChatSpec):
+class RowChatSpec(ChatSpec):
+    """How messages become tokens."""
+
+    control_tokens: Literal["refuse", "escape"] = Field(
+        "refuse", description="messages that spell a special token: bad rows, or encoded as the text that they are"
+    )
+
+
+class SftChatSpec(RowChatSpec):
     """How messages become tokens, and which of them are trained on."""
 
     train_on: Literal["assistant", "last_assistant", "all"] = Field(
@@ -522,7 +530,7 @@ class RewardRecipe(Recipe):
     model: LoadedModelSpec
     tokenizer: TokenizerSpec = TokenizerSpec()
     lora: LoraSpec | None = None
-    chat: ChatSpec = ChatSpec()
+    chat: RowChatSpec = RowChatSpec()
     data: DataSpec
     train: TrainSpec
     reward: RewardSpec = RewardSpec()
@@ -543,7 +551,7 @@ class DpoRecipe(Recipe):
     model: LoadedModelSpec
     tokenizer: TokenizerSpec = TokenizerSpec()
     lora: LoraSpec | None = None
-    chat: ChatSpec = ChatSpec()
+    chat: RowChatSpec = RowChatSpec()
     data: DataSpec
     train: TrainSpec
     dpo: DpoSpec
@@ -557,7 +565,7 @@ class EvaluateRecipe(Recipe):
 
     stage: Literal["evaluate"]
     model: LoadedModelSpec
-    chat: ChatSpec = ChatSpec()
+    chat: RowChatSpec = RowChatSpec()
     data: EvalDataSpec
     evaluate: EvaluateSpec
 

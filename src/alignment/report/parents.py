@@ -8,10 +8,11 @@ from alignment.recipe.schema import Recipe
 from alignment.report.receipt import RECEIPT, read_receipt, receipt_hash
 
 _WORDS_OF_REFERENCE = ("start", "base")  # not paths
+_WORDS_OF_VALUE_MODEL = (None, "reward", "start")
 
 
 def named_parents(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(kind, path) of every model and tokenizer that a recipe names: model, tokenizer, reference or against."""
+    """(kind, path) of every model and tokenizer that a recipe names."""
     fields = type(recipe).model_fields
     if "model" in fields and recipe.model.path:
         yield "model", recipe.model.path
@@ -19,6 +20,10 @@ def named_parents(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "tokenizer", recipe.tokenizer.path
     if "dpo" in fields and recipe.dpo.reference not in _WORDS_OF_REFERENCE:
         yield "reference", recipe.dpo.reference
+    if "ppo" in fields and recipe.ppo.reward_model:
+        yield "reward model", recipe.ppo.reward_model
+    if "ppo" in fields and recipe.ppo.value_model not in _WORDS_OF_VALUE_MODEL:
+        yield "value model", recipe.ppo.value_model
     if "evaluate" in fields and recipe.evaluate.against:
         yield "against", recipe.evaluate.against
 

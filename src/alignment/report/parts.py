@@ -5,19 +5,38 @@ from html import escape
 from typing import Any
 
 from alignment.report.numbers import format_estimate
-from alignment.report.page import Long, table
+from alignment.report.page import Bar, Long, table
 from alignment.report.redact import redact
 
 MAX_SAMPLES = 12
 MAX_SAMPLE_CHARACTERS = 600
-_MIX_COLUMNS = ("split", "source", "format", "asked", "available", "obtained", "kept", "tokens", "trained_tokens")
+_MIX_COLUMNS = (
+    "split", "source", "format", "asked", "available", "obtained", "unique", "kept", "tokens", "part_of_tokens",
+    "trained_tokens", "length_quantiles", "truncated", "dropped_rows",
+)  # fmt: skip
 
 
 def mixture_table(mixture: Sequence[Mapping[str, Any]]) -> str:
     """Asked and obtained rows and tokens, one line a source and split."""
-    columns = [name for name in _MIX_COLUMNS if any(row.get(name) is not None for row in mixture)]
-    rows = [[redact(row[name]) if isinstance(row[name], str) else row.get(name) for name in columns] for row in mixture]
+    lines = [{**row, **_describe_source(row, mixture)} for row in mixture]
+    columns = [name for name in _MIX_COLUMNS if any(line.get(name) is not None for line in lines)]
+    rows = [
+        [redact(line[name]) if isinstance(line[name], str) else line.get(name) for name in columns] for line in lines
+    ]
     return table([name.replace("_", " ") for name in columns], rows, caption="Mixture: rows asked for, drawn and kept")
+
+
+def _describe_source(row: Mapping[str, Any], mixture: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is shown of a line of the mixture beyond its own numbers."""
+    total = sum(other.get("tokens") or 0 for other in mixture if other["split"] == row["split"])
+    lengths, dropped = row.get("lengths"), row.get("dropped")
+    quantiles = f"{lengths['min']} · {lengths['p50']} · {lengths['p95']} · {lengths['max']}" if lengths else None
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) if dropped else None
+    return {
+        "part_of_tokens": Bar(row["tokens"] / total) if row.get("tokens") and total else None,
+        "length_quantiles": quantiles,
+        "dropped_rows": reasons,
+    }
 
 
 def encode_table(encode: Mapping[str, Mapping[str, Any]]) -> str:

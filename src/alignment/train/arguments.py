@@ -26,6 +26,8 @@ def make_arguments(kind: type[Arguments], training: Training, **further: Any) ->
     recipe, context, schedule = training.recipe, training.context, training.schedule
     train: TrainSpec = recipe.train
     save_steps = train.save_steps or schedule.steps
+    # Of a run in updates the default is one update.
+    logging_steps = train.logging_steps or schedule.steps_per_update
     return kind(
         output_dir=str(context.run_dir / "checkpoints"),
         max_steps=schedule.steps,
@@ -49,7 +51,7 @@ def make_arguments(kind: type[Arguments], training: Training, **further: Any) ->
         gradient_checkpointing=train.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         logging_strategy="steps",
-        logging_steps=train.logging_steps,
+        logging_steps=logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if train.eval_steps else "no",

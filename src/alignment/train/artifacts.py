@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +66,16 @@ class Verifier:
             text=True,
         )
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of `alignment.models.verify`. Raises ArtifactError when the folder cannot be loaded."""
-        out, errors = self._process.communicate(json.dumps(request) + "\n", timeout=VERIFY_TIMEOUT_SECONDS)
-        answer = json.loads(out) if out.strip().startswith("{") else {"error": errors.strip()[-500:]}
-        if "error" in answer:
+    def ask(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The answers of `alignment.models.verify`, one a folder. Raises ArtifactError when one cannot be loaded."""
+        out, errors = self._process.communicate(json.dumps(requests) + "\n", timeout=VERIFY_TIMEOUT_SECONDS)
+        answers = json.loads(out) if out.strip().startswith("[") else [{"error": errors.strip()[-500:]}]
+        if "error" in answers[-1]:
             raise ArtifactError(
-                f"{request['folder']}: a fresh process cannot load it ({answer['error']}); a whole model was expected. "
+                f"{requests[len(answers) - 1]['folder']}: a fresh process cannot load it ({answers[-1]['error']}); a whole model was expected. "
                 "The checkpoints are kept: the same command writes it again."
             )
-        return answer
+        return answers
 
     def close(self) -> None:
         """Ends the process, whether it was asked or not."""
@@ -86,9 +86,8 @@ class Verifier:
         self._elsewhere.cleanup()
 
 
-def live_probe(trainer: Trainer, training: Training) -> dict[str, Any]:
-    """The fixed prompts on the model as it is trained. Every rank must call it."""
-    model = trainer.model
+def live_probe(model: Any) -> dict[str, Any]:
+    """The fixed prompts on a model as it is trained. Every rank must call it."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = inner.config.get_text_config()
     prompts = make_prompts(config.vocab_size, getattr(config, "max_position_embeddings", None))
@@ -96,44 +95,72 @@ def live_probe(trainer: Trainer, training: Training) -> dict[str, Any]:
         return probe(model, prompts)
 
 
-def live_dtype(trainer: Trainer, training: Training) -> str:
+def live_dtype(model: Any, training: Training) -> str:
     """The coarsest dtype that a live probe is computed in: engines that shard cast for every forward."""
     engine = training.context.strategy in ("zero1", "zero2", "zero3", "fsdp2")
-    half = {parameter.dtype for parameter in trainer.model.parameters()} & {torch.bfloat16, torch.float16}
+    half = {parameter.dtype for parameter in model.parameters()} & {torch.bfloat16, torch.float16}
     return "bfloat16" if (engine and training.bf16) or half else "float32"
 
 
-def write_result(training: Training, trainer: Trainer, policy: Policy, verifier: Verifier | None) -> Saved | None:
-    """Writes and verifies final/ (and adapter/). Every rank must call it; rank 0 gets the result.
+def write_result(
+    training: Training, trainer: Trainer, policies: Sequence[Policy], verifier: Verifier | None
+) -> list[Saved] | None:
+    """Writes and verifies the folder of each policy: final/, and adapter/ or critic/. Every rank must call it; rank 0 gets results.
 
     Raises:
-        ArtifactError: what a fresh process loads is not the live model. The folder stays as unverified/.
+        ArtifactError: what a fresh process loads is not the live model. The folders stay in unverified/.
     """
-    live = live_probe(trainer, training)
-    dtype = live_dtype(trainer, training)
+    lives = [policy.live(trainer) for policy in policies]
+    probes = [live_probe(live) for live in lives]
+    dtypes = [live_dtype(live, training) for live in lives]
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if training.context.rank != 0:
         return None
     folder = training.context.run_dir / UNVERIFIED
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    adapter = folder / "adapter" if hasattr(trainer.model, "peft_config") else None
-    if adapter is not None:
-        _write_adapter(trainer, policy, adapter, state)
-    request = _write_final(training, trainer, policy, folder / "final", adapter, state)
+    requests = [_write_part(training, trainer, policy, folder, state) for policy in policies]
     del state
-    answer = verifier.ask(request)
+    answers = verifier.ask(requests)
+    gaps = [
+        _check_reloaded(training, policy, folder / policy.folder, one, answer, dtype)
+        for policy, one, answer, dtype in zip(policies, probes, answers, dtypes, strict=True)
+    ]
+    _give_names(training.context.run_dir, folder)
+    return [
+        Saved(answer["probe"] | {"dtype": answer["dtype"]}, gap, hash_weights(training.context.run_dir / policy.folder))
+        for policy, answer, gap in zip(policies, answers, gaps, strict=True)
+    ]
+
+
+def _write_part(
+    training: Training, trainer: Trainer, policy: Policy, folder: Path, state: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Writes a policy's folder, and its adapter's, and returns what the fresh process is asked."""
+    model = policy.trained(trainer)
+    if policy.part:
+        prefix = f"{policy.part}."
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    adapter = folder / policy.adapter_folder if hasattr(model, "peft_config") else None
+    if adapter is not None:
+        _write_adapter(model, policy, adapter, state)
+    return _write_final(training, model, policy, folder / policy.folder, adapter, state)
+
+
+def _check_reloaded(
+    training: Training, policy: Policy, folder: Path, live: dict[str, Any], answer: dict[str, Any], dtype: str
+) -> float:
+    """How far the fresh process was from the live model."""
     gap = probe_gap(live, answer["probe"])
     tolerance = max(TOLERANCE[name] for name in (dtype, str(policy.saved_dtype).removeprefix("torch.")))
     if is_quantized(training):
         logger.info("the merged 16-bit model differs from the 4-bit one by %.2g of the greatest logit", gap)
     elif not gap <= tolerance:
         raise ArtifactError(
-            f"{folder / 'final'}: a fresh process scores the fixed prompts differently from the trained model: {gap:.2g} of the "
+            f"{folder}: a fresh process scores the fixed prompts differently from the trained model: {gap:.2g} of the "
             f"greatest value; at most {tolerance:.2g} is rounding. The checkpoints are kept; the folder is for looking at only."
         )
-    _give_names(training.context.run_dir, folder)
-    return Saved(answer["probe"] | {"dtype": answer["dtype"]}, gap, hash_weights(training.context.run_dir / "final"))
+    return gap
 
 
 def is_quantized(training: Training) -> bool:
@@ -142,9 +169,9 @@ def is_quantized(training: Training) -> bool:
     return bool(lora and lora.load_in_4bit)
 
 
-def _write_adapter(trainer: Trainer, policy: Policy, folder: Path, state: Mapping[str, torch.Tensor]) -> None:
+def _write_adapter(model: Any, policy: Policy, folder: Path, state: Mapping[str, torch.Tensor]) -> None:
     sharded = {name: value for name, value in state.items() if "lora_" in name or "modules_to_save" in name}
-    save_adapter(trainer.model, folder, policy.base, sharded)
+    save_adapter(model, folder, policy.base, sharded)
     zero = [name for name, value in sharded.items() if "lora_B.default" in name and not value.any()]
     if zero:
         raise ArtifactError(
@@ -155,7 +182,7 @@ def _write_adapter(trainer: Trainer, policy: Policy, folder: Path, state: Mappin
 
 def _write_final(
     training: Training,
-    trainer: Trainer,
+    trained: Any,
     policy: Policy,
     folder: Path,
     adapter: Path | None,
@@ -163,9 +190,10 @@ def _write_final(
 ) -> dict[str, Any]:
     """Writes the folder and returns what the fresh process is asked."""
     training.tokenizer.save_pretrained(str(folder))
-    whole = adapter is None or training.recipe.lora.save == "merged"
+    # A critic is never an adapter alone: it is loaded as it lies there.
+    whole = adapter is None or training.recipe.lora.save == "merged" or policy.part == "critic"
     if adapter is None:
-        _save_whole(_make_skeleton(trainer.model, policy), folder, training, policy, state)
+        _save_whole(_make_skeleton(trained, policy), folder, training, policy, state)
     elif whole:
         with whole_weights():
             base = load_whole(policy.base, policy.kind, torch.float32)
@@ -174,7 +202,7 @@ def _write_final(
     else:
         for path in adapter.iterdir():
             shutil.copy2(path, folder / path.name)
-    config = trainer.model.config.get_text_config()
+    config = trained.config.get_text_config()
     request = {
         "folder": str(folder.resolve()),
         "kind": policy.kind,

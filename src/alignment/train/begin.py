@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from alignment.errors import ArtifactError
 from alignment.measure.logps import check_packing
-from alignment.measure.suite import Measured, measure
+from alignment.measure.suite import Measured, Scorer, measure
 from alignment.models.probe import TOLERANCE, probe_gap
 from alignment.report.receipt import read_receipt
 from alignment.train.artifacts import live_dtype, live_probe
@@ -30,12 +30,19 @@ class Beginning(TrainerCallback):
 
     Args:
         against: the model that `kl` compares with, made when it is needed; None where the stage has none.
+        scorer: what the metric `score` asks; None where the stage has no rewards.
     """
 
     def __init__(
-        self, training: Training, trainer: Trainer, policy: Policy, against: Callable[[], Any] | None = None
+        self,
+        training: Training,
+        trainer: Trainer,
+        policy: Policy,
+        against: Callable[[], Any] | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self.training, self.trainer, self.policy, self.against = training, trainer, policy, against
+        self.scorer = scorer
         self.seconds = 0.0
         self.before: Measured | None = None
 
@@ -63,7 +70,7 @@ class Beginning(TrainerCallback):
             return None
         limits = {"max_new_tokens": spec.max_new_tokens} if self.policy.kind == "causal" else {}
         return measure(
-            self.trainer.model,
+            self.policy.live(self.trainer),
             training.tokenizer,
             training.eval_rows,
             spec.metrics,
@@ -72,6 +79,7 @@ class Beginning(TrainerCallback):
             batch_size=spec.per_device_eval_batch_size,
             kind=self.policy.kind,
             against_model=self.against() if self.against is not None else None,
+            scorer=self.scorer,
             num_samples=num_samples,
             bf16=training.bf16,
             **limits,
@@ -120,14 +128,15 @@ def check_start(training: Training, trainer: Trainer, policy: Policy) -> None:
     if policy.new_rows:
         logger.info("the start is not compared with its receipt: %d tokens were added", policy.new_rows)
         return
-    found = live_probe(trainer, training)
+    live = policy.live(trainer)
+    found = live_probe(live)
     names = (
         ("outputs", "hidden")
         if len(expected["outputs"][0]) == len(found["outputs"][0]) and not policy.new_head
         else ("hidden",)
     )
     gap = probe_gap(expected, found, names)
-    tolerance = max(TOLERANCE[dtype] for dtype in (expected["dtype"], live_dtype(trainer, training)))
+    tolerance = max(TOLERANCE[dtype] for dtype in (expected["dtype"], live_dtype(live, training)))
     if not gap <= tolerance:
         raise ArtifactError(
             f"{training.start.path}: before step 1 the fixed prompts score differently from the receipt there: {gap:.2g} of the "

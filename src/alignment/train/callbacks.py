@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.errors import DivergedError
 from alignment.train.console import Console
+from alignment.train.token_counts import TokenCounts
 from alignment.train.tracking import Tracker
 
 # TRL counts tokens per process and pads; ours come from the rows (see RunLog).
@@ -64,32 +64,30 @@ class RunLog(TrainerCallback):
     """Writes metrics.jsonl and feeds console and tracker; does something on rank 0 only.
 
     Args:
-        tokens_at_step: tokens seen after each optimizer step, shape [steps + 1], without padding, over all processes.
-        rows_per_epoch: rows of one epoch; with `global_batch_size` it gives the epoch.
+        tokens: counts of tokens; None until the stage sets one.
+        epochs_per_step: passes over the rows that an optimizer step makes.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        tokens_at_step: np.ndarray,
-        rows_per_epoch: int,
-        global_batch_size: int,
+        tokens: TokenCounts | None,
+        epochs_per_step: float,
         console: Console,
         tracker: Tracker | None,
     ) -> None:
         self.path = path
-        self.tokens_at_step = tokens_at_step
-        self.rows_per_epoch = rows_per_epoch
-        self.global_batch_size = global_batch_size
+        self.tokens = tokens
+        self.epochs_per_step = epochs_per_step
         self.console = console
         self.tracker = tracker
-        self.last: tuple[int, float] | None = None
+        self.last: tuple[int, float, int] | None = None  # step, time and tokens seen at the last line
         self.seconds_to_first_step: float | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.begun = time.perf_counter()
-        self.last = (state.global_step, self.begun)
+        self.last = (state.global_step, self.begun, self.tokens.seen(state.global_step))
         if state.is_world_process_zero:
             _drop_lines_after(self.path, state.global_step)
             self.console.start(state.max_steps)
@@ -108,11 +106,11 @@ class RunLog(TrainerCallback):
             name: value for name, value in logs.items() if name not in NOT_LOGGED and not name.endswith("_num_tokens")
         }
         if "loss" in logs and step > self.last[0]:
-            tokens = int(self.tokens_at_step[step] - self.tokens_at_step[self.last[0]])
-            metrics["tokens_per_second"] = round(tokens / (now - self.last[1]), 1)
-            metrics["tokens"] = int(self.tokens_at_step[step])
-            metrics["epoch"] = round(step * self.global_batch_size / self.rows_per_epoch, 4)
-            self.last = (step, now)
+            seen = self.tokens.seen(step)
+            metrics["tokens_per_second"] = round((seen - self.last[2]) / (now - self.last[1]), 1)
+            metrics["tokens"] = seen
+            metrics["epoch"] = round(step * self.epochs_per_step, 4)
+            self.last = (step, now, seen)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
         self.console.update(step, metrics)

@@ -18,6 +18,8 @@ SHOWN = {
     "loss": "loss",
     "eval_loss": "eval loss",
     "rewards/accuracies": "accuracy",
+    "objective/scores": "score",
+    "objective/kl": "kl",
     "grad_norm": "grad norm",
     "tokens_per_second": "tok/s",
 }

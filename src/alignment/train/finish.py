@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from alignment.measure.suite import Measured
+from alignment.measure.suite import Measured, Scorer
 from alignment.recipe.resolved import recipe_hash
 from alignment.report.card import write_card
 from alignment.report.parents import describe_parents
@@ -29,18 +29,28 @@ from alignment.train.training import INITIAL, Training
 logger = logging.getLogger(__name__)
 
 
-def complete(training: Training, trainer: Trainer, policy: Policy, *, against: Callable[[], Any] | None = None) -> None:
+def complete(
+    training: Training,
+    trainer: Trainer,
+    policy: Policy,
+    *,
+    against: Callable[[], Any] | None = None,
+    scorer: Scorer | None = None,
+    beside: Sequence[Policy] = (),
+) -> None:
     """Runs the training to its verified end. Every rank must call it.
 
     Args:
         against: makes the model that the metric `kl` compares with.
+        scorer: what the metric `score` asks.
+        beside: further models that the trainer trains, saved and verified as the policy is.
 
     Raises:
         DivergedError: a loss is not finite, or a gate of the first step does not hold.
         ArtifactError: the start is not what it claims to be, or the result does not reload.
     """
     seconds = {"prepare": training.context.prepare_seconds, "load": time.perf_counter() - training.begun}
-    beginning = Beginning(training, trainer, policy, against)
+    beginning = Beginning(training, trainer, policy, against, scorer)
     trainer.remove_callback(PrinterCallback)
     # First of all: nothing may be logged or timed before it.
     trainer.callback_handler.callbacks.insert(0, beginning)
@@ -55,13 +65,13 @@ def complete(training: Training, trainer: Trainer, policy: Policy, *, against: C
         after = beginning.measure()
         seconds["evaluate"] = beginning.seconds + time.perf_counter() - began
         began = time.perf_counter()
-        saved = write_result(training, trainer, policy, verifier)
+        saved = write_result(training, trainer, [policy, *beside], verifier)
         seconds["save"] = time.perf_counter() - began
     finally:
         if verifier is not None:
             verifier.close()
     if saved is not None:
-        _write_files(training, trainer, policy, seconds, (beginning.before, after), saved)
+        _write_files(training, policy, seconds, (beginning.before, after), saved[0])
     if training.log.tracker is not None:
         training.log.tracker.finish()
 
@@ -76,7 +86,6 @@ def _find_checkpoint(training: Training) -> str | None:
 
 def _write_files(
     training: Training,
-    trainer: Trainer,
     policy: Policy,
     seconds: dict[str, float],
     measured: tuple[Measured | None, Measured | None],
@@ -114,29 +123,15 @@ def _write_files(
             "compute": "bfloat16" if training.bf16 else "float32",
             "saved": str(policy.saved_dtype).removeprefix("torch."),
         },
-        tokens={"seen": int(training.log.tokens_at_step[steps]), "trained": _count_trained(training)},
+        tokens={"seen": training.log.tokens.seen(steps), "trained": training.log.tokens.trained(steps)},
         num_parameters=count_parameters(run_dir / "final"),
         gpus=[torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        notes=policy.notes,
+        notes=(*policy.notes, *training.notes),
     )
     write_receipt(run_dir, receipt)
     shutil.rmtree(run_dir / INITIAL, ignore_errors=True)  # drawn from the seed, so it can be drawn again
     write_card(run_dir)
     write_report(run_dir)
-
-
-def _count_trained(training: Training) -> int:
-    """Trained tokens that all steps saw."""
-    rows = training.prepared.train
-    names = ["labels"] if "labels" in rows.column_names else ["chosen_ids", "rejected_ids"]
-    per_row = np.zeros(len(rows), dtype=np.int64)
-    for name in names:
-        column = rows.data.column(name).combine_chunks()
-        values = column.flatten().to_numpy(zero_copy_only=False) != -100
-        sums = np.concatenate([[0], values.cumsum()])
-        ends = np.cumsum(np.asarray(column.value_lengths()))
-        per_row += np.diff(np.concatenate([[0], sums[ends]]))
-    return int(per_row[training.order].sum())
 
 
 def count_parameters(folder: Path) -> int | None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, Trainer, set_seed
 
-from alignment.errors import LaunchError, RecipeError
+from alignment.errors import ArtifactError, LaunchError, RecipeError
 from alignment.models.build import draw_score_head, fit_embeddings, make_reward_model
+from alignment.models.gathered import whole_parameter
 from alignment.models.load import Kind, Start, load_weights, read_base, read_saved_dtype, resolve_start, whole_weights
 from alignment.models.lora import add_adapter, continue_adapter, merge_adapter
+from alignment.train.part import PartView
 from alignment.train.training import Training
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,21 @@ class Policy:
     new_head: bool = False  # a reward model whose score head was drawn for this run
     new_rows: int = 0  # embedding rows for tokens that the start model did not have
     notes: tuple[str, ...] = ()
+    folder: str = "final"  # in the run folder, where the result is written
+    part: str | None = None  # its name in the trainer's module, where that holds several models
+
+    def trained(self, trainer: Trainer) -> Any:
+        """The model itself, within what the trainer trains."""
+        return getattr(trainer.model, self.part) if self.part else trainer.model
+
+    @property
+    def adapter_folder(self) -> str:
+        """Where its adapter is written, if it has one."""
+        return "adapter" if self.folder == "final" else f"{self.folder}_adapter"
+
+    def live(self, trainer: Trainer) -> Any:
+        """The model as the trainer has it: whole, wrapped or dealt out."""
+        return PartView(trainer, self.part) if self.part else trainer.model
 
     @property
     def start_path(self) -> str:
@@ -58,11 +75,40 @@ def load_trainable_reward_model(training: Training) -> Policy:
     return _load_trainable(training, "reward")
 
 
+def load_trainable_critic(training: Training, start: Start) -> Policy:
+    """A sequence classifier that reads the policy's tokens, from a reward model or a causal one. Every rank must call it.
+
+    A head that is not in the weights says 0 of everything: there is no value yet, and a drawn one would be noise in the advantages.
+    """
+    critic = _load_merged(training, "reward", start)
+    if critic.new_head:
+        heads = [one for name, one in critic.model.named_parameters() if "score" in name.split(".") and one.dim() > 1]
+        for head in heads:
+            with whole_parameter(head), torch.no_grad():
+                head.zero_()
+    return replace(_settle(training, critic), folder="critic", part="critic")
+
+
 def load_frozen(training: Training, path: str) -> PreTrainedModel:
     """A causal model that is not trained, in the dtype of this run's forward passes."""
     start = resolve_start(path) if path != training.start.path else training.start
     model = load_whole(start, "causal", _load_dtype(training), **_model_options(training))
     fit_embeddings(model, training.tokenizer)
+    return model.requires_grad_(False).eval()
+
+
+def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedModel:
+    """A reward model that is not trained, whole on every rank. It is read with its own tokenizer.
+
+    Raises:
+        ArtifactError: what lies there has no trained score head.
+    """
+    with whole_weights():
+        model = load_whole(start, "reward", _load_dtype(training), **_model_options(training))
+    if model.has_new_head:
+        raise ArtifactError(
+            f"{start.path}: has no trained score head; a reward model was expected. Name the run of a reward recipe."
+        )
     return model.requires_grad_(False).eval()
 
 
@@ -74,6 +120,7 @@ def load_whole(start: Start, kind: Kind, dtype: torch.dtype, **options: Any) -> 
         task = _adapter_task(start.adapter)
         base = load_weights(task, start.model, revision=start.revision, dtype=torch.float32, **options)
         merged = merge_adapter(base, start.adapter, dtype)
+        merged.has_new_head = False  # of a reward run's adapter: the head came with it
         return make_reward_model(merged) if (task, kind) == ("causal", "reward") else merged
 
 
@@ -89,7 +136,13 @@ def _load_trainable(training: Training, kind: Kind) -> Policy:
     lora = recipe.lora if recipe.stage != "pretrain" else None
     if lora and lora.load_in_4bit:
         check_quantization()
-    policy = _load_continued(training, kind) if lora and lora.start == "continue" else _load_merged(training, kind)
+    if lora and lora.start == "continue":
+        return _settle(training, _load_continued(training, kind))
+    return _settle(training, _load_merged(training, kind, training.start))
+
+
+def _settle(training: Training, policy: Policy) -> Policy:
+    """What every trained model gets, whatever it was loaded from."""
     model = policy.model
     model.config.use_cache = False
     model.config.get_text_config().pad_token_id = training.tokenizer.pad_token_id
@@ -99,9 +152,9 @@ def _load_trainable(training: Training, kind: Kind) -> Policy:
     return policy
 
 
-def _load_merged(training: Training, kind: Kind) -> Policy:
-    """All weights of the start model, and a new adapter on them where the recipe has one."""
-    recipe, start = training.recipe, training.start
+def _load_merged(training: Training, kind: Kind, start: Start) -> Policy:
+    """All weights of a start model, and a new adapter on them where the recipe has one."""
+    recipe = training.recipe
     lora = recipe.lora if recipe.stage != "pretrain" else None
     options = _model_options(training) | (_quantization() if lora and lora.load_in_4bit else {})
     model = load_whole(start, kind, _load_dtype(training), **options)

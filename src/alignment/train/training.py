@@ -5,7 +5,7 @@ its loss is, stays in the stage; how a run begins, resumes, ends and proves itse
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from alignment.data.prepare import Prepared, load_prepared
 from alignment.models.load import Start, resolve_start
 from alignment.models.tokenizer import load_tokenizer
-from alignment.recipe.schedule import Schedule, make_schedule, row_order
+from alignment.recipe.schedule import Schedule, make_rollout_schedule, make_schedule, row_order
 from alignment.recipe.schema import Recipe
 from alignment.train.callbacks import FiniteGate, RunLog
 from alignment.train.collate import TokenCollator
 from alignment.train.console import Console
 from alignment.train.context import StageContext
 from alignment.train.precision import resolve_bf16
+from alignment.train.token_counts import PlannedTokens
 from alignment.train.tracking import open_tracker
 
 INITIAL = "initial"  # in the run folder: the weights of a new model, before training
@@ -43,6 +44,7 @@ class Training:
     eval_rows: Dataset | None
     log: RunLog
     begun: float
+    notes: list[str] = field(default_factory=list)  # what a run did on its own account, for the receipt
 
     @property
     def callbacks(self) -> list:
@@ -60,7 +62,7 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
     begun = time.perf_counter()
     set_seed(recipe.seed)
     prepared = load_prepared(context.prepared_folder)
-    schedule = make_schedule(recipe.train, len(prepared.train), context.world_size)
+    schedule = _make_schedule(recipe, len(prepared.train), context.world_size)
     order = row_order(schedule, recipe.seed)
     return Training(
         recipe=recipe,
@@ -76,6 +78,12 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
         log=_open_log(recipe, context, prepared, schedule, order),
         begun=begun,
     )
+
+
+def _make_schedule(recipe: Recipe, num_rows: int, world_size: int) -> Schedule:
+    if recipe.stage == "ppo":
+        return make_rollout_schedule(recipe, num_rows, world_size)
+    return make_schedule(recipe.train, num_rows, world_size)
 
 
 def _find_start(recipe: Recipe, context: StageContext) -> Start:
@@ -94,31 +102,15 @@ def make_collator(training: Training, model: PreTrainedModel) -> TokenCollator:
 def _open_log(
     recipe: Recipe, context: StageContext, prepared: Prepared, schedule: Schedule, order: np.ndarray
 ) -> RunLog:
-    row_tokens = count_row_tokens(prepared.train)[order].reshape(schedule.steps, -1).sum(axis=1)
     tracker = None
     if context.report_to and context.rank == 0:
         name = f"{context.run_dir.parent.name}/{context.run_dir.name}"
         tracker = open_tracker(context.report_to, context.run_dir, name)
     return RunLog(
         Path(context.run_dir) / "metrics.jsonl",
-        tokens_at_step=np.concatenate([[0], row_tokens.cumsum()]),
-        rows_per_epoch=schedule.num_rows,
-        global_batch_size=schedule.global_batch_size,
+        # Of completions nobody knows before they are made: the stage puts its own count here.
+        tokens=None if recipe.stage == "ppo" else PlannedTokens(prepared.train, order, schedule.steps),
+        epochs_per_step=schedule.epochs / schedule.steps,
         console=Console(context.rank == 0),
         tracker=tracker,
     )
-
-
-def count_row_tokens(rows: Dataset) -> np.ndarray:
-    """Tokens of each row without padding, shape [len(rows)]; of a pair both sides, as the trainers see them."""
-    length = {name: _list_lengths(rows, name) for name in rows.column_names if name.endswith("_ids")}
-    if "input_ids" in length:
-        return length["input_ids"]
-    return 2 * length["prompt_ids"] + length["chosen_ids"] + length["rejected_ids"]
-
-
-def _list_lengths(rows: Dataset, column: str) -> np.ndarray:
-    import pyarrow.compute
-
-    lengths = pyarrow.compute.list_value_length(rows.data.column(column))
-    return np.asarray(lengths, dtype=np.int64)

@@ -11,6 +11,7 @@ STAGES: dict[str, str] = {
     "sft": "alignment.train.stages.sft",
     "reward": "alignment.train.stages.reward",
     "dpo": "alignment.train.stages.dpo",
+    "ppo": "alignment.train.stages.ppo",
     "evaluate": "alignment.train.stages.evaluate",
 }
 

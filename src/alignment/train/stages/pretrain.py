@@ -11,12 +11,13 @@ from alignment.train.context import StageContext
 from alignment.train.evaluation import ExactEvaluation
 from alignment.train.finish import complete
 from alignment.train.policy import load_trainable_policy
+from alignment.train.precision import FullPrecisionOutputs
 from alignment.train.training import Training, make_collator, open_training
 
 LOSS_GATE_NATS = 0.5
 
 
-class RecipeTrainer(ExactEvaluation, Trainer):
+class RecipeTrainer(ExactEvaluation, FullPrecisionOutputs, Trainer):
     """transformers' Trainer; the model's own loss is already normalised over the tokens of the whole global batch."""
 
 

@@ -12,6 +12,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.recipe.schema import DpoSpec
 from alignment.train.evaluation import ExactEvaluation
+from alignment.train.precision import FullPrecisionOutputs
 
 
 def make_dpo_arguments(spec: DpoSpec) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def make_dpo_arguments(spec: DpoSpec) -> dict[str, Any]:
     }
 
 
-class RecipeDPOTrainer(ExactEvaluation, DPOTrainer):
+class RecipeDPOTrainer(ExactEvaluation, FullPrecisionOutputs, DPOTrainer):
     """TRL's DPOTrainer that takes encoded rows as they are."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:

@@ -11,6 +11,7 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from alignment.train.evaluation import ExactEvaluation
+from alignment.train.precision import FullPrecisionOutputs
 
 # What RewardConfig (TRL 1.16) would otherwise decide by itself: rows come cut, and dropout is off, so that a score
 # does not depend on chance.
@@ -37,7 +38,7 @@ class WholeRowCollator:
         return DataCollatorForPreference(pad_token_id=self.pad_id)(whole)
 
 
-class RecipeRewardTrainer(ExactEvaluation, RewardTrainer):
+class RecipeRewardTrainer(ExactEvaluation, FullPrecisionOutputs, RewardTrainer):
     """TRL's RewardTrainer that takes encoded rows as they are."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.train.collate import TokenCollator
 from alignment.train.evaluation import ExactEvaluation
+from alignment.train.precision import FullPrecisionOutputs
 
 # What SFTConfig (TRL 1.16) would otherwise decide by itself.
 ARGUMENTS = {
@@ -24,7 +25,7 @@ ARGUMENTS = {
 }
 
 
-class RecipeSFTTrainer(ExactEvaluation, SFTTrainer):
+class RecipeSFTTrainer(ExactEvaluation, FullPrecisionOutputs, SFTTrainer):
     """TRL's SFTTrainer without its model card."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
