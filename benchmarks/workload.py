@@ -94,12 +94,11 @@ def write_model(folder: Path, texts: list[str]) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from alignment.data.chat import load_chat, template_special_tokens
+    from alignment.data.chat import load_chat
     from alignment.models.tokenizer import train_tokenizer
     from alignment.recipe.schema import ChatSpec, NewTokenizerSpec
 
-    special = template_special_tokens("chatml")
-    tokenizer = train_tokenizer(texts, NewTokenizerSpec(algorithm="bpe", vocab_size=1024), special)
+    tokenizer = train_tokenizer(texts, NewTokenizerSpec(algorithm="bpe", vocab_size=1024), "chatml")
     load_chat(tokenizer, ChatSpec(template="chatml"), folder)
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(
@@ -187,7 +186,7 @@ def _count_tokens(folder: Path, name: str) -> int:
     from alignment.data.prepare import prepare
     from alignment.models.tokenizer import load_tokenizer
     from alignment.recipe.loader import load_recipe
-    from alignment.train.training import count_row_tokens
+    from alignment.train.token_counts import count_row_tokens
 
     recipe = load_recipe(folder / f"{name}.yaml")
     tokenizer = load_tokenizer(folder / "model")
