@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("alignment.commands.run", "the stages of a pipeline in order; done ones are skipped"),
     "chat": ("alignment.commands.chat", "talk to the model of a run"),
     "report": ("alignment.commands.report", "write the pages of runs and studies anew"),
+    "push": ("alignment.commands.push", "publish the verified result of a run on the Hub"),
     "new": ("alignment.commands.new", "copy a recipe or a study to start from"),
     "import": ("alignment.commands.import_", "a recipe of alignment-handbook, TRL, LLaMA-Factory or axolotl as ours"),
 }

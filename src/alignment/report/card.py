@@ -1,7 +1,7 @@
 """README.md of a run, as a model card: facts of the receipt, the recipe and the prepared rows; what is not known is not said.
 
-The front matter has the Hub's keys. A base model or a dataset is named there only when it is on the Hub: a folder of this
-machine means nothing to a reader. Pushing is not this file's.
+The front matter has the Hub's keys, and the results as `model-index`. A base model or a dataset is named there only when it is
+on the Hub: a folder of this machine means nothing to a reader. Pushing is not this file's.
 """
 
 import re
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData, RepoCard, try_to_load_from_cache
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, RepoCard, try_to_load_from_cache
 
+from alignment.report.energy import estimate_energy
 from alignment.report.lineage_files import Ancestor, find_ancestors
 from alignment.report.numbers import format_estimate, format_number, format_seconds
 from alignment.report.redact import redact
@@ -33,11 +34,15 @@ def write_card(run_dir: Path) -> Path:
     return path
 
 
-def make_card(run: RunFiles) -> str:
-    """The card as Markdown with YAML front matter."""
+def make_card(run: RunFiles, hub_id: str | None = None) -> str:
+    """The card as Markdown with YAML front matter.
+
+    Args:
+        hub_id: where the result is published; None: on this disk.
+    """
     ancestors = find_ancestors(run)
     sections = {
-        "Load it": _loading(run, ancestors),
+        "Load it": _loading(run, ancestors, hub_id or f"runs/{run.name}/final"),
         "Results": _results(run.receipt),
         "Samples": _samples(run),
         "Lineage": _lineage(ancestors),
@@ -48,7 +53,7 @@ def make_card(run: RunFiles) -> str:
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
     front = make_front_matter(run, ancestors).to_yaml()
-    return f"---\n{front}\n---\n\n# {run.name}\n\n{run.stage_title}. {_origin(run, ancestors)}\n\n{body}\n"
+    return f"---\n{front}\n---\n\n# {hub_id or run.name}\n\n{run.stage_title}. {_origin(run, ancestors)}\n\n{body}\n"
 
 
 # ------------------------------------------------------------------------------------------------ front matter
@@ -68,7 +73,56 @@ def make_front_matter(run: RunFiles, ancestors: list[Ancestor]) -> ModelCardData
         fields["pipeline_tag"] = "text-classification" if run.stage == "reward" else "text-generation"
     tags = ["alignment", run.stage, "lora" if run.recipe.get("lora") else ""]
     tags.append("conversational" if run.stage in CHAT_STAGES else "")
+    if results := _index_results(run):
+        fields |= {"model_name": run.name, "eval_results": results}
     return ModelCardData(**fields, tags=[tag for tag in tags if tag])
+
+
+def _index_results(run: RunFiles) -> list[EvalResult]:
+    """The metrics after training, for `model-index`."""
+    held_out = _held_out(run.manifest)
+    one = held_out[0] if len(held_out) == 1 and held_out[0].get("revision") else None
+    names = ", ".join(dict.fromkeys(redact(source["path"]) for source in held_out))
+    return [
+        EvalResult(
+            task_type="text-classification" if run.stage == "reward" else "text-generation",
+            dataset_type=one["path"] if one else "held-out-rows",
+            dataset_name=names or "held-out rows of the recipe",
+            dataset_revision=one["revision"] if one else None,
+            metric_type=name,
+            metric_value=round(value, 6),
+            metric_name=name,
+        )
+        for name, value in run.receipt.get("metrics", {}).items()
+        if value is not None
+    ]
+
+
+def make_eval_results(run: RunFiles) -> dict[str, list[EvalResultEntry]]:
+    """File name below `.eval_results/` to the metrics measured on that dataset of the Hub; empty where the rows are not one."""
+    held_out = _held_out(run.manifest)
+    if len(held_out) != 1 or not held_out[0].get("revision"):
+        return {}
+    errors = run.receipt.get("metric_errors", {})
+    entries = [
+        EvalResultEntry(
+            dataset_id=held_out[0]["path"],
+            task_id=name,
+            value=round(value, 6),
+            dataset_revision=held_out[0]["revision"],
+            date=run.receipt.get("finished"),
+            notes=f"held-out rows of the recipe; standard error {errors[name]:.3g}"
+            if errors.get(name) is not None
+            else None,
+        )
+        for name, value in run.receipt.get("metrics", {}).items()
+        if value is not None
+    ]
+    return {f"{held_out[0]['path'].replace('/', '--')}.yaml": entries} if entries else {}
+
+
+def _held_out(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [source for source in manifest.get("sources", ()) if source.get("split") == "eval"]
 
 
 def is_adapter_only(run: RunFiles) -> bool:
@@ -126,10 +180,9 @@ def loading_lines(*, stage: str, path: str, base: str | None = None, revision: s
     return [*lines, f'tokenizer = AutoTokenizer.from_pretrained("{path}")']
 
 
-def _loading(run: RunFiles, ancestors: list[Ancestor]) -> str:
+def _loading(run: RunFiles, ancestors: list[Ancestor], folder: str) -> str:
     if run.stage not in MODEL_STAGES:
         return ""
-    folder = f"runs/{run.name}/final"
     if not is_adapter_only(run):
         return _fence("\n".join(loading_lines(stage=run.stage, path=folder)), "python")
     base = ancestors[0]
@@ -226,6 +279,7 @@ def _provenance(run: RunFiles) -> str:
     facts = make_provenance(run.receipt)
     facts.pop("started from")
     facts["time"] = ", ".join(f"{name} {format_seconds(value)}" for name, value in _facts(run, "seconds"))
+    facts["energy"] = estimate_energy(run.receipt)
     facts["finished"] = run.receipt.get("finished", "")
     rows = [[name, value] for name, value in facts.items() if value]
     return _table(["fact", ""], rows) if run.receipt else ""

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_SECRET = re.compile(
+SECRET = re.compile(
     r"hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}"
 )
 _GIVEN_SECRET = re.compile(
@@ -15,7 +15,7 @@ _ABSOLUTE = re.compile(r"(?<![\w./:~<}])(?:~|/[\w.+@-]+)(?:/[\w.+@ -]*[\w.+@-])+
 
 def redact(text: str, here: Path | None = None) -> str:
     """`text` without secrets; absolute paths below `here` (default: the current folder) become relative, others their last name."""
-    text = _SECRET.sub("[secret]", text)
+    text = SECRET.sub("[secret]", text)
     text = _GIVEN_SECRET.sub(r"\1[secret]", text)
     base = Path.cwd() if here is None else here
     return _ABSOLUTE.sub(lambda match: _shorten(match[0], base), text)
