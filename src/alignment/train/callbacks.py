@@ -95,6 +95,8 @@ class RunLog(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.seconds_to_first_step is None:
             self.seconds_to_first_step = time.perf_counter() - self.begun
+        # transformers logs every logging_steps, and so may leave out where the run ended.
+        control.should_log = control.should_log or state.global_step >= state.max_steps
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
