@@ -142,4 +142,4 @@ def test_unknown_and_doubled_names_are_refused():
 
 
 def test_every_metric_says_what_it_needs():
-    assert {metric.needs for metric in METRICS.values()} == {"generation", "kl", "nll", "pairs", "lengths"}
+    assert {metric.needs for metric in METRICS.values()} == {"generation", "score", "kl", "nll", "pairs", "lengths"}

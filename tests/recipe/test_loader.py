@@ -131,7 +131,7 @@ eval:
         "20:7 data.train.0: give at most one of 'rows' and 'repeat'; without either the whole split is used once",
         "21:7 data.train.1: found {...}; a source in block style was expected",
         "21:25 data.train.1.format: found 'txt' (text); one of messages, prompt_completion, alpaca, sharegpt, preference, "
-        "text was expected",
+        "prompt, text was expected",
         "22:3 key 'train' is given twice; first on line 16",
         "23:3 found nothing; a value was expected",
         "26:7 unknown key 'eval.metrics.0.metrik'",

@@ -25,6 +25,7 @@ from alignment.errors import DataError
 IGNORE_INDEX = -100
 TOKEN_COLUMNS = ("input_ids", "labels")
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+PROMPT_COLUMNS = ("prompt_ids",)
 _TEXT_BATCH = 1000
 _NUM_SHOWN = 3
 
@@ -42,6 +43,7 @@ class EncodeSpec:
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     control_tokens: Literal["refuse", "escape"] = "escape"  # of messages that spell a special token
     plain: bool = False  # text without a chat template: prompt and completion are joined
+    prompts_only: bool = False  # what is answered counts, and no answer of the row's
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def _encode_row(
     if spec.control_tokens == "refuse":
         _check_control_tokens(chat, example)
     try:
+        if spec.prompts_only:
+            return [_encode_prompt(chat, example, spec, tally)]
         if example.kind == "pair":
             return [_encode_pair(chat, example, spec, tally)]
         if document is not None:
@@ -258,6 +262,14 @@ def _encode_pair(chat: Chat, example: Example, spec: EncodeSpec, tally: "_Tally"
     return EncodedRow(prompt_ids=prompt_ids, chosen_ids=chosen, rejected_ids=rejected)
 
 
+def _encode_prompt(chat: Chat, example: Example, spec: EncodeSpec, tally: "_Tally") -> EncodedRow:
+    ids = render_prompt(chat, example.asked, example.tools)
+    if len(ids) > spec.max_length:
+        tally.longest = max(tally.longest, len(ids))
+        raise _Dropped("too_long", f"a prompt of {len(ids)} tokens; at most {spec.max_length} were expected")
+    return EncodedRow(prompt_ids=ids)
+
+
 def _truncate(ids: list[int], spec: EncodeSpec, tally: "_Tally") -> list[int]:
     if spec.on_too_long != "truncate":
         raise _Dropped("too_long", f"{len(ids)} tokens; at most {spec.max_length} were expected")
@@ -300,9 +312,10 @@ class _Tally:
                 self.trained += completions
                 longest = len(piece.prompt_ids) + max(len(piece.chosen_ids), len(piece.rejected_ids))
             else:
-                self.tokens += len(piece.input_ids)
+                ids = piece.prompt_ids if self.spec.prompts_only else piece.input_ids
+                self.tokens += len(ids)
                 self.trained += len(piece.labels) - piece.labels.count(IGNORE_INDEX)
-                longest = len(piece.input_ids)
+                longest = len(ids)
             self.longest = max(self.longest, longest)
 
     def check(self, num_rows: int) -> None:

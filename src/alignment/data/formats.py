@@ -31,10 +31,10 @@ class Example:
     """One row, understood. Which fields are set follows from `kind`.
 
     text: `text`. chat: `messages`; from plain prompt and completion also `text`, their concatenation, of which the first
-    `prompt_length` characters are the prompt. pair: `prompt`, `chosen`, `rejected`.
+    `prompt_length` characters are the prompt. pair: `prompt`, `chosen`, `rejected`. prompt: `prompt`.
     """
 
-    kind: Literal["text", "chat", "pair"]
+    kind: Literal["text", "chat", "pair", "prompt"]
     text: str | None = None
     prompt_length: int = 0
     messages: tuple[Message, ...] = ()
@@ -42,6 +42,11 @@ class Example:
     chosen: tuple[Message, ...] = ()
     rejected: tuple[Message, ...] = ()
     tools: list[dict] | None = None
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """What stands before the answer: of a conversation, all but its last message."""
+        return self.messages[:-1] if self.kind == "chat" else self.prompt
 
 
 def read_text(row: Row, spec: SourceSpec) -> Example:
@@ -119,12 +124,25 @@ def read_preference(row: Row, spec: SourceSpec) -> Example:
     return Example("pair", prompt=tuple(prompt), chosen=tuple(chosen), rejected=tuple(rejected), tools=tools)
 
 
+def read_prompt(row: Row, spec: SourceSpec) -> Example:
+    """`prompt`, text or messages that a model is to answer: it ends with a user's turn or a tool's result."""
+    field = _name(spec, "prompt")
+    prompt = _with_system(_turn(_column(row, spec, "prompt"), "user", spec, "prompt"), spec.system)
+    last = prompt[-1]["role"]
+    if last not in ("user", "tool"):
+        raise BadRow("ends_without_question", field, f"a last turn of role {last}", "a user turn or a tool's result")
+    # Judged as the conversation that it is to become.
+    check_conversation([*prompt, {"role": "assistant", "content": "answered"}], field)
+    return Example("prompt", prompt=tuple(prompt), tools=make_tools(row.get(_name(spec, "tools"))))
+
+
 FORMATS: dict[str, Callable[[Row, SourceSpec], Example]] = {
     "messages": read_messages,
     "prompt_completion": read_prompt_completion,
     "alpaca": read_alpaca,
     "sharegpt": read_sharegpt,
     "preference": read_preference,
+    "prompt": read_prompt,
     "text": read_text,
 }
 # The columns that each format reads: what `columns` may map.
@@ -134,6 +152,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "alpaca": ("instruction", "input", "output", "system", "tools"),
     "sharegpt": ("conversations", "system", "tools"),
     "preference": ("prompt", "chosen", "rejected", "tools"),
+    "prompt": ("prompt", "tools"),
     "text": ("text",),
 }
 

@@ -259,7 +259,7 @@ def prompt_key(example: Example) -> bytes | None:
     """Key of what stands before the last answer; None for a document."""
     if example.kind == "text":
         return None
-    return _digest(said(example.messages[:-1] if example.kind == "chat" else example.prompt))
+    return _digest(said(example.asked))
 
 
 def content_digest(messages: Iterable[Any]) -> bytes:

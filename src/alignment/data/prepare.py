@@ -47,6 +47,7 @@ STAGE_FORMATS = {
     "sft": ("messages", "prompt_completion", "alpaca", "sharegpt"),
     "reward": ("preference",),
     "dpo": ("preference",),
+    "ppo": ("prompt", "messages", "prompt_completion", "alpaca", "sharegpt", "preference"),
     "evaluate": ("text", "prompt_completion", "messages", "alpaca", "sharegpt", "preference"),
 }
 
@@ -209,6 +210,7 @@ def _encode_spec(recipe: Recipe, chat: Chat) -> EncodeSpec:
         train_on=recipe.chat.train_on if recipe.stage == "sft" else "assistant",
         control_tokens=_control_tokens(recipe, chat),
         plain=not chat.template,
+        prompts_only=recipe.stage == "ppo",
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.data.chat import Chat
-from alignment.data.encode import PAIR_COLUMNS, TOKEN_COLUMNS, Encoded, EncodeSpec, encode_examples
+from alignment.data.conversation import make_messages
+from alignment.data.encode import PAIR_COLUMNS, PROMPT_COLUMNS, TOKEN_COLUMNS, Encoded, EncodeSpec, encode_examples
 from alignment.data.formats import Example
 from alignment.data.mixer import BadRows, ExampleRow, Mixture, mix, read_examples, take_all
 from alignment.data.pack import pack_rows, shuffle_bins
@@ -56,6 +57,8 @@ def prepare_split(
         arrays = _packed_arrays(columns, spec.max_length, recipe.seed)
     else:
         arrays = {name: column.to_arrow() for name, column in columns.items()}
+    if recipe.stage == "ppo":
+        arrays |= _prompt_arrays(chat, sources, [examples[index] for index in encoded.origin[order].tolist()])
     return Split(pa.table(arrays), mixture, examples, report, _encode_report(encoded, bad))
 
 
@@ -110,6 +113,8 @@ def _columns(stage: str, split: str) -> tuple[str, ...]:
         return (*TOKEN_COLUMNS, *PAIR_COLUMNS)
     if stage in ("reward", "dpo"):
         return PAIR_COLUMNS
+    if stage == "ppo":
+        return PROMPT_COLUMNS
     return TOKEN_COLUMNS if split == "train" else (*TOKEN_COLUMNS, "prompt_ids")
 
 
@@ -156,12 +161,25 @@ def _eval_arrays(
     arrays: dict[str, Any] = {name: column.to_arrow() for name, column in columns.items()}
     if packing:
         arrays["seq_lengths"] = _one_each(columns["input_ids"].lengths).to_arrow()
-    original = (sources[row.source].rows[row.row] for row in rows)
     return arrays | {
         "source": pa.array([row.source for row in rows], type=pa.int32()),
-        "row": pa.array([row.row + sources[row.source].first for row in rows], type=pa.int64()),
-        # default=str: dates and the like, which parquet has and JSON has not.
-        "columns_json": pa.array([json.dumps(dict(row), ensure_ascii=False, default=str) for row in original]),
+        "row": pa.array([sources[row.source].number(row.row) for row in rows], type=pa.int64()),
+        "columns_json": _original_columns(sources, rows),
+    }
+
+
+def _original_columns(sources: Sequence[Source], rows: Sequence[ExampleRow]) -> pa.Array:
+    original = (sources[row.source].rows[row.row] for row in rows)
+    # default=str: dates and the like, which parquet has and JSON has not.
+    return pa.array([json.dumps(dict(row), ensure_ascii=False, default=str) for row in original])
+
+
+def _prompt_arrays(chat: Chat, sources: Sequence[Source], rows: Sequence[ExampleRow]) -> dict[str, pa.Array]:
+    """What rewards read: the messages of a prompt as the policy sees them, and the row's original columns."""
+    asked = ({"messages": make_messages(row.example.asked, chat.system), "tools": row.example.tools} for row in rows)
+    return {
+        "asked_json": pa.array([json.dumps(one, ensure_ascii=False) for one in asked]),
+        "columns_json": _original_columns(sources, rows),
     }
 
 
@@ -222,6 +240,8 @@ def _count_tokens(columns: dict[str, TokenColumn]) -> tuple[np.ndarray, np.ndarr
         running = np.concatenate([[0], np.cumsum(labels.values != -100)])
         tokens = tokens + columns["input_ids"].lengths
         trained = trained + np.diff(running[labels.offsets])
+    if set(columns) == set(PROMPT_COLUMNS):
+        tokens = tokens + columns["prompt_ids"].lengths
     if "chosen_ids" in columns:
         completions = columns["chosen_ids"].lengths + columns["rejected_ids"].lengths
         tokens = tokens + completions + 2 * columns["prompt_ids"].lengths * (completions > 0)

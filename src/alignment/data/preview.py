@@ -125,6 +125,8 @@ def _split_row(row: dict[str, Any]) -> Iterator[tuple[str, list[int], list[bool]
     if row.get("input_ids"):
         lengths = row.get("seq_lengths") or [len(row["input_ids"])]
         yield "", row["input_ids"], [label != IGNORE_INDEX for label in row["labels"]], lengths
+    if "asked_json" in row:
+        yield " (prompt)", row["prompt_ids"], [False] * len(row["prompt_ids"]), [len(row["prompt_ids"])]
     for name in ("chosen", "rejected"):
         if completion := row.get(f"{name}_ids"):
             ids = row["prompt_ids"] + completion

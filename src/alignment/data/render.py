@@ -77,6 +77,17 @@ def render_pair(
     )
 
 
+def render_answered(
+    chat: Chat, prompt: Sequence[Message], answer: Sequence[Message], tools: list[dict] | None = None
+) -> list[int]:
+    """Ids of a prompt and its answer up to the stop token: what a pair's prompt and one of its completions make together.
+
+    Raises DataError when the answer is not one that the model could generate after that prompt.
+    """
+    prompt_ids = render_prompt(chat, prompt, tools)
+    return [*prompt_ids, *_completion(chat, prompt, answer, tools, prompt_ids, "answer")]
+
+
 def _completion(chat: Chat, prompt, completion, tools, prompt_ids: list[int], name: str) -> list[int]:
     roles = [message.get("role") for message in completion]
     if not roles or roles[0] != "assistant" or roles[-1] != "assistant":

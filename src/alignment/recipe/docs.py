@@ -15,13 +15,14 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from alignment.errors import RecipeError
 from alignment.recipe.resolved import plain
-from alignment.recipe.schema import RECIPES, Recipe
+from alignment.recipe.schema import RECIPES, Recipe, StepSpec
 from alignment.recipe.shape import Kind, expected, field_kinds, model_types, walk_fields
 
 SCHEMA_PATH = Path(__file__).with_name("recipe.schema.json")
 DOCS_PATH = Path(__file__).parents[3] / "docs" / "recipe.md"
 _SOURCE = "a source"
 _METRIC = "a metric"
+_REWARD = "a reward"
 # Places whose keys are described once, under one heading.
 _HEADINGS = {
     (): "top",
@@ -29,15 +30,24 @@ _HEADINGS = {
     ("data", "eval", "[]"): _SOURCE,
     ("eval", "metrics", "[]"): _METRIC,
     ("evaluate", "metrics", "[]"): _METRIC,
+    ("ppo", "rewards", "[]"): _REWARD,
+    ("curate", "steps", "[]"): "a step",
+    ("curate", "steps", "[]", "decontaminate", "evals", "[]"): "an evaluation set",
+    **{("curate", "steps", "[]", name): name for name in StepSpec.model_fields},
 }
 _ORDER = (
-    "top", "model", "model.config", "tokenizer", "lora", "chat", "data", _SOURCE, "train", "dpo", "reward", "eval",
-    "evaluate", _METRIC,
+    "top", "model", "model.config", "tokenizer", "lora", "chat", "data", _SOURCE, "train", "dpo", "reward", "ppo",
+    "ppo.alerts", _REWARD, "eval", "evaluate", _METRIC,
+    "curate", "curate.executor", "a step", "normalize", "exact_dedup", "language", "gopher_repetition", "gopher_quality",
+    "c4", "fineweb", "near_dedup", "pii", "decontaminate", "balance", "an evaluation set",
 )  # fmt: skip
 _TITLES = {
     "top": "The top of a recipe",
     _SOURCE: "A source: an item of `data.train` or `data.eval`",
     _METRIC: "A metric: an item of `eval.metrics` or `evaluate.metrics`",
+    _REWARD: "A programmatic reward: an item of `ppo.rewards`",
+    "a step": "A step: an item of `curate.steps`",
+    "an evaluation set": "An evaluation set: an item of `decontaminate.evals`",
 }
 _INTRO = """# Recipe keys
 

@@ -17,7 +17,14 @@ from alignment.recipe.resolved import run_folder
 
 FILE_NAME = "pipeline.yaml"
 # Keys that may name the result of another stage.
-INPUTS = (("model", "path"), ("tokenizer", "path"), ("dpo", "reference"), ("evaluate", "against"))
+INPUTS = (
+    ("model", "path"),
+    ("tokenizer", "path"),
+    ("dpo", "reference"),
+    ("ppo", "reward_model"),
+    ("ppo", "value_model"),
+    ("evaluate", "against"),
+)
 
 
 @dataclass(frozen=True)

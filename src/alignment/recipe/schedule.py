@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import TrainSpec
+from alignment.recipe.schema import PpoRecipe, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,57 @@ class Schedule:
     def num_positions(self) -> int:
         """Rows consumed by all steps, repetitions counted."""
         return self.steps * self.global_batch_size
+
+
+@dataclass(frozen=True)
+class RolloutSchedule(Schedule):
+    """The shape of a run that makes its own rows: each prompt is answered once, and each completion used in several steps."""
+
+    updates: int
+    rollouts: int  # completions of an update, over all processes
+    steps_per_update: int
+
+    @property
+    def num_positions(self) -> int:
+        """Prompts answered in all updates, repetitions counted."""
+        return self.updates * self.rollouts
+
+
+def make_rollout_schedule(recipe: PpoRecipe, num_rows: int, world_size: int) -> RolloutSchedule:
+    """Derives updates, steps and accumulation for `world_size` processes.
+
+    Raises:
+        RecipeError: the global batch is not a whole number of forward passes on every process.
+        DataError: the prompts do not fill one update.
+    """
+    train, ppo = recipe.train, recipe.ppo
+    per_device, accumulation = _split_batch(train, world_size)
+    steps_per_update, rollouts = (
+        ppo.num_ppo_epochs * ppo.num_mini_batches,
+        train.global_batch_size * ppo.num_mini_batches,
+    )
+    wanted = (
+        train.max_steps // steps_per_update * rollouts if train.max_steps else round(num_rows * train.num_train_epochs)
+    )
+    updates = wanted // rollouts
+    if num_rows == 0 or updates == 0:
+        raise DataError(
+            f"data.train: {num_rows} prompts give {wanted} completions; at least one update of {rollouts} was expected. Lower "
+            "train.global_batch_size or ppo.num_mini_batches, or add prompts."
+        )
+    return RolloutSchedule(
+        steps=updates * steps_per_update,
+        global_batch_size=train.global_batch_size,
+        per_device_batch_size=per_device,
+        accumulation=accumulation,
+        num_rows=num_rows,
+        epochs=updates * rollouts / num_rows,
+        dropped_rows=wanted - updates * rollouts,
+        warmup_steps=train.warmup_steps,
+        updates=updates,
+        rollouts=rollouts,
+        steps_per_update=steps_per_update,
+    )
 
 
 def make_schedule(train: TrainSpec, num_rows: int, world_size: int) -> Schedule:

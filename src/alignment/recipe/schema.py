@@ -167,7 +167,7 @@ class SftChatSpec(RowChatSpec):
 
 # ------------------------------------------------------------------------------------------------ data
 
-Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference", "text"]
+Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference", "prompt", "text"]
 
 
 def _one_amount(source: "SourceSpec") -> None:
@@ -300,6 +300,16 @@ class PretrainDataSpec(DataSpec):
     )
 
 
+class PromptDataSpec(Spec):
+    """Which prompts to answer. Of conversations the prompt is what stands before the last answer."""
+
+    max_length: Positive = Field(512, description="longest prompt in tokens")
+    on_too_long: Literal["drop", "error"] = Field("drop", description="what to do with longer prompts; none is cut")
+    on_bad_row: Literal["error", "drop"] = Field("error", description="what to do with a row that cannot be rendered")
+    train: Annotated[_sequence(SourceSpec), Field(min_length=1)] = Field(description="training sources")
+    eval: _sequence(SourceSpec) = Field((), description="held-out sources")
+
+
 class TextDataSpec(Spec):
     """Which text the tokenizer is trained on."""
 
@@ -405,6 +415,35 @@ class TrainSpec(Spec):
     RULES = (_one_duration, _scheduler_reads_kwargs, _constant_has_no_warmup, _best_is_evaluated, _best_is_saved)
 
 
+class PpoTrainSpec(TrainSpec):
+    """The optimisation. Steps are optimizer steps; an update is `num_ppo_epochs` x `num_mini_batches` of them."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="passes over the prompts; or give `max_steps`"
+    )
+    max_steps: Positive | None = Field(
+        None, description="optimizer steps, in whole updates; or give `num_train_epochs`"
+    )
+    global_batch_size: Positive = Field(
+        32, description="completions in one optimizer step (a mini-batch) over all processes; accumulation is derived"
+    )
+    per_device_train_batch_size: Positive = Field(8, description="completions in one forward pass of one process")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of the policy")
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="gradient norms of policy and critic are clipped to this, each by itself (ZeRO: both together)"
+    )
+    logging_steps: Positive | None = Field(
+        None, description="steps between two lines of metrics.jsonl; default: one update"
+    )
+    eval_steps: Positive | None = Field(
+        None, description="steps between two evaluations, in whole updates; default: at the end only"
+    )
+    save_steps: Positive | None = Field(
+        None, description="steps between two checkpoints, in whole updates; default: at the end only"
+    )
+    keep: Literal["last"] = Field("last", description="which weights become final/")
+
+
 # ------------------------------------------------------------------------------------------------ stages' own
 
 DpoLoss = Literal[
@@ -434,6 +473,149 @@ class RewardSpec(Spec):
         None,
         description="weight of the squared sum of rewards that centres them at 0, https://arxiv.org/abs/2312.09244",
     )
+
+
+# The scorers of `alignment.measure.scorers.SCORERS`; a test holds the two alike.
+ScorerName = Literal["exact_match", "contains_answer", "last_number", "honest", "stops"]
+AlertName = Literal["kl", "length", "entropy", "reward_hacking"]
+
+
+class RewardTermSpec(Spec):
+    """A programmatic reward with its weight."""
+
+    reward: ScorerName = Field(description="a name from `alignment.measure.scorers.SCORERS`")
+    weight: float = Field(1.0, description="what its score is multiplied by")
+
+
+class AlertSpec(Spec):
+    """When a run is said to go wrong."""
+
+    kl_per_token: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="kl: nats per generated token above this, mean of an update"
+    )
+    length_factor: Annotated[float, Field(gt=1)] = Field(
+        4.0, description="length: mean completion this many times longer or shorter than in the first update"
+    )
+    entropy_fraction: Fraction = Field(
+        0.05, description="entropy: nats per generated token below this part of the first update's"
+    )
+    standard_errors: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="reward_hacking: held-out score up and gold score down by more than this many"
+    )
+
+
+def _something_rewards(ppo: "PpoSpec") -> None:
+    if ppo.reward_model is None and not ppo.rewards:
+        raise BrokenRule(
+            "nothing rewards a completion: give 'reward_model' (a reward run or Hub id), 'rewards', or both",
+            "reward_model",
+            "rewards",
+        )
+
+
+def _keys_of_reward_model(ppo: "PpoSpec") -> None:
+    if ppo.reward_model is not None:
+        return
+    for name in ("reward_weight", "reward_template"):
+        if getattr(ppo, name) != type(ppo).model_fields[name].default:
+            raise BrokenRule(f"'{name}' is the reward model's, and there is no 'reward_model'", name)
+    if ppo.value_model == "reward":
+        raise BrokenRule("value_model: reward is the model of 'reward_model', and there is none", "value_model")
+
+
+def _target_of_horizon(ppo: "PpoSpec") -> None:
+    if ppo.kl_target is None and ppo.kl_horizon is not None:
+        raise BrokenRule(
+            "kl_horizon belongs to the adaptive controller; give 'kl_target' or leave it out", "kl_horizon"
+        )
+    if ppo.kl_target is not None and ppo.kl_coef == 0:
+        raise BrokenRule("kl_coef: 0 stays 0 whatever kl_target says: the controller multiplies it", "kl_coef")
+
+
+def _cap_of_engine(ppo: "PpoSpec") -> None:
+    if ppo.sampler == "transformers" and ppo.importance_cap is not None:
+        raise BrokenRule(
+            "importance_cap corrects for an engine that samples with other kernels; sampler: transformers is the policy itself",
+            "importance_cap",
+        )
+
+
+def _gold_is_watched(ppo: "PpoSpec") -> None:
+    if "reward_hacking" in ppo.stop_on and ppo.gold is None:
+        raise BrokenRule("stop_on: reward_hacking compares the score with a gold score; give 'gold'", "stop_on")
+
+
+class PpoSpec(Spec):
+    """Proximal policy optimisation with a learned critic, https://arxiv.org/abs/1707.06347 and 2203.02155."""
+
+    reward_model: str | None = Field(None, description="a reward run, folder or Hub id; it reads messages, not our ids")
+    reward_template: str = Field(
+        "from_tokenizer", description="chat template of the reward model: a name, a .jinja file, or from_tokenizer"
+    )
+    reward_weight: float = Field(1.0, description="what its score is multiplied by")
+    rewards: _sequence(ScorerName | RewardTermSpec) = Field((), description="programmatic rewards, added to the score")
+    gold: ScorerName | None = Field(
+        None, description="a programmatic score that is measured on held-out rows and never trained on"
+    )
+    value_model: str | None = Field(
+        None,
+        description="what the critic starts from: reward, start (the start model with a zero head), a folder or Hub id; "
+        "default: the reward model where there is one, else start",
+    )
+    sampler: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
+        "transformers", description="what generates completions; vLLM needs the [vllm] extra and a GPU"
+    )
+    importance_cap: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="greatest weight of a token that an engine other than the policy sampled; default: 2"
+    )
+    max_new_tokens: Positive = Field(128, description="longest completion in tokens")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of sampling, and of every log-probability of policy and reference"
+    )
+    per_device_rollout_batch_size: Positive = Field(
+        32, description="completions in one generation or scoring pass of one process"
+    )
+    num_ppo_epochs: Positive = Field(4, description="passes over the completions of an update")
+    num_mini_batches: Positive = Field(
+        1, description="optimizer steps in such a pass; an update has this many times global_batch_size completions"
+    )
+    kl_coef: Annotated[float, Field(ge=0)] = Field(0.05, description="weight of the KL penalty (k1) in the reward")
+    kl_target: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="nats per completion that adaptive control steers to; default: kl_coef stays fixed"
+    )
+    kl_horizon: Positive | None = Field(
+        None, description="completions in which the controller corrects an error; default: 10000"
+    )
+    gamma: Fraction = Field(1.0, description="discount")
+    lam: Fraction = Field(0.95, description="lambda of the advantages, https://arxiv.org/abs/1506.02438")
+    lam_critic: Fraction | None = Field(None, description="lambda of the critic's targets; default: lam")
+    cliprange: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="the ratio is clipped to 1 - this ...")
+    cliprange_high: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="... and 1 + this; default: cliprange"
+    )
+    cliprange_value: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="values may move this far from the old ones in an update; 0: as far as they want"
+    )
+    vf_coef: Annotated[float, Field(gt=0)] = Field(0.1, description="weight of the critic's loss")
+    critic_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak learning rate of the critic; default: train.learning_rate"
+    )
+    critic_warmup_updates: Annotated[int, Field(ge=0)] = Field(
+        0, description="first updates in which only the critic is trained"
+    )
+    whiten_advantages: bool = Field(True, description="mean 0 and variance 1 over all tokens of an update")
+    whiten_rewards: bool = Field(False, description="variance 1 of the rewards over all tokens of an update")
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="taken off the score of a completion that does not end"
+    )
+    scale_scores: bool = Field(False, description="divide scores by their running standard deviation")
+    clip_scores: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="scores are clipped to plus and minus this, after scaling"
+    )
+    alerts: AlertSpec = AlertSpec()
+    stop_on: _sequence(AlertName) = Field((), description="alerts that end the run; the others are only said")
+
+    RULES = (_something_rewards, _keys_of_reward_model, _target_of_horizon, _cap_of_engine, _gold_is_watched)
 
 
 class MetricSpec(Spec):
@@ -468,6 +650,197 @@ class EvaluateSpec(EvalSpec):
         description="metrics, by name or with `where` and `by`"
     )
     against: str | None = Field(None, description="a folder or Hub id to compare with")
+
+
+# ------------------------------------------------------------------------------------------------ curation
+
+SurvivorRule = Literal["source", "longest", "shortest", "first"]
+
+
+class StepBase(Spec):
+    """What every step has."""
+
+    min_removed: Fraction = Field(0.0, description="part of its rows that the step must remove; less stops the run")
+    max_removed: Fraction = Field(
+        1.0, description="part of its rows that the step may remove; all, or more, stops the run"
+    )
+
+
+class NormalizeSpec(StepBase):
+    """Mend text."""
+
+    unicode: Literal["NFC", "NFKC", "none"] = Field("NFC", description="Unicode normal form")
+    ftfy: bool = Field(False, description="mend wrongly decoded text (mojibake) with ftfy")
+
+
+class ExactDedupSpec(StepBase):
+    """Keep one of the rows that say the same."""
+
+    on: Literal["whole", "prompt"] = Field("whole", description="compare whole rows, or what stands before the answer")
+    normalized: bool = Field(True, description="ignore case, white space, punctuation and digits")
+    keep: Annotated[_sequence(SurvivorRule), Field(min_length=1)] = Field(
+        ("source", "first"), description="which row of a group is kept, by these rules in turn"
+    )
+
+
+class LanguageStepSpec(StepBase):
+    """Find each row's language (fastText lid.176), and keep some of them."""
+
+    languages: Strings = Field((), description="codes to keep, e.g. en, de, zh; default: all, only found")
+    min_score: Fraction = Field(0.65, description="remove rows whose language is less certain")
+    chars: Positive = Field(2000, description="characters that are looked at")
+
+
+class GopherRepetitionSpec(StepBase):
+    """Remove text that repeats itself, https://arxiv.org/abs/2112.11446 table A1."""
+
+
+class GopherQualitySpec(StepBase):
+    """Remove text that does not look written, https://arxiv.org/abs/2112.11446."""
+
+    min_words: Annotated[int, Field(ge=1)] = Field(50, description="fewest words")
+    max_words: Positive = Field(100_000, description="most words")
+    min_stop_words: Annotated[int, Field(ge=0)] = Field(2, description="of the most frequent words of the language")
+
+
+class C4Spec(StepBase):
+    """Remove lines that are no sentences and pages with few of them, https://arxiv.org/abs/1910.10683."""
+
+    terminal_punctuation: bool = Field(True, description="remove lines that do not end like a sentence; English only")
+    min_sentences: Annotated[int, Field(ge=0)] = Field(5, description="fewest sentences")
+    curly_bracket: bool = Field(True, description="remove rows with a curly bracket")
+
+
+class FinewebSpec(StepBase):
+    """Remove lists and other text of short lines, https://arxiv.org/abs/2406.17557."""
+
+
+class NearDedupSpec(StepBase):
+    """Keep one of the rows that are almost the same (MinHash)."""
+
+    on: Literal["whole", "prompt"] = Field("whole", description="compare whole rows, or what stands before the answer")
+    ngram: Positive = Field(5, description="words of a shingle")
+    bands: Positive = Field(14, description="bands of the sketch; one equal band makes two rows candidates")
+    band_rows: Positive = Field(8, description="hashes of a band")
+    verify: Fraction = Field(0.7, description="candidates of a smaller estimated Jaccard similarity are kept apart")
+    keep: Annotated[_sequence(SurvivorRule), Field(min_length=1)] = Field(
+        ("source", "longest", "first"), description="which row of a group is kept, by these rules in turn"
+    )
+
+
+PiiType = Literal["email", "phone", "ip", "card", "iban", "ssn", "secret"]
+
+
+class PiiSpec(StepBase):
+    """Take personal data and secrets out of the text."""
+
+    types: Annotated[_sequence(PiiType), Field(min_length=1)] = Field(
+        ("email", "phone", "ip", "card", "iban", "ssn", "secret"), description="what is looked for"
+    )
+    action: Literal["tag", "surrogate", "drop"] = Field(
+        "tag", description="write <EMAIL>, write <EMAIL-1a2b3c4d> (the same for the same value), or remove the row"
+    )
+
+
+class EvalSetSpec(Spec):
+    """Held-out items that must not be trained on."""
+
+    path: str = Field(description="a file, or a folder of files, relative to the recipe; ${VAR} is replaced")
+    fields: Strings = Field((), description="columns of an item; default: all that hold text")
+
+
+class DecontaminateSpec(StepBase):
+    """Remove rows that hold an item of an evaluation."""
+
+    evals: Annotated[_sequence(EvalSetSpec), Field(min_length=1)] = Field(description="evaluation sets")
+    ngram: Positive = Field(13, description="words in a row that an item and a row must share")
+    min_distinct_words: Positive = Field(5, description="different words that such a stretch must have")
+
+
+def _balanced_by_one(balance: "BalanceSpec") -> None:
+    if bool(balance.targets) == (balance.temperature is not None):
+        raise BrokenRule("give one of 'targets' and 'temperature'", "targets", "temperature")
+
+
+def _targets_add_up(balance: "BalanceSpec") -> None:
+    if balance.targets and abs(sum(balance.targets.values()) - 1) > 1e-9:
+        raise BrokenRule(f"the targets add up to {sum(balance.targets.values()):g}; 1 was expected", "targets")
+
+
+class BalanceSpec(StepBase):
+    """Keep part of each language or source, so that the rest has the shares that are asked for."""
+
+    by: Literal["language", "source"] = Field(description="what is balanced")
+    targets: _mapping(float) = Field({}, description="part of each; rows of what is not named are removed")
+    temperature: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="parts in proportion to size**(1/temperature)"
+    )
+    max_rows: Positive | None = Field(None, description="rows in all; default: as many as the scarcest allows")
+
+    RULES = (_balanced_by_one, _targets_add_up)
+
+
+def _one_step(step: "StepSpec") -> None:
+    values = {
+        "normalize": step.normalize, "exact_dedup": step.exact_dedup, "language": step.language,
+        "gopher_repetition": step.gopher_repetition, "gopher_quality": step.gopher_quality, "c4": step.c4,
+        "fineweb": step.fineweb, "near_dedup": step.near_dedup, "pii": step.pii, "decontaminate": step.decontaminate,
+        "balance": step.balance,
+    }  # fmt: skip
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        found = f"found {' and '.join(given)}" if given else "found none"
+        raise BrokenRule(f"each item of 'steps' is one step, '- NAME: {{...}}'; {found}", *given)
+
+
+class StepSpec(Spec):
+    """One step; its key says which."""
+
+    normalize: NormalizeSpec | None = None
+    exact_dedup: ExactDedupSpec | None = None
+    language: LanguageStepSpec | None = None
+    gopher_repetition: GopherRepetitionSpec | None = None
+    gopher_quality: GopherQualitySpec | None = None
+    c4: C4Spec | None = None
+    fineweb: FinewebSpec | None = None
+    near_dedup: NearDedupSpec | None = None
+    pii: PiiSpec | None = None
+    decontaminate: DecontaminateSpec | None = None
+    balance: BalanceSpec | None = None
+
+    RULES = (_one_step,)
+
+
+class ExecutorSpec(Spec):
+    """Where the work is done. The result does not depend on it."""
+
+    kind: Literal["local"] = Field("local", description="processes of this machine")
+    workers: Literal["auto"] | Positive = Field("auto", description="processes at once; auto: by cores and input size")
+    tasks: Literal["auto"] | Positive = Field("auto", description="parts of the work; auto: one for each input file")
+
+
+class CurateSpec(Spec):
+    """What is done to the rows, in order."""
+
+    executor: ExecutorSpec = ExecutorSpec()
+    steps: Annotated[_sequence(StepSpec), Field(min_length=1)] = Field(description="the steps, each '- NAME: {...}'")
+    samples: Annotated[int, Field(ge=0)] = Field(5, description="rows shown in the report for each reason")
+
+
+class CurateSourceSpec(Spec):
+    """One source of rows."""
+
+    path: str = Field(description="Hub id, or a file or folder relative to the recipe; ${VAR} is replaced")
+    data_files: Strings = Field((), description="file patterns inside the folder or Hub dataset")
+    format: Format = Field(description="how the rows are laid out")
+    columns: StringMap = Field({}, description="our column name: the source's column name")
+
+
+class CurateDataSpec(Spec):
+    """Which rows to curate."""
+
+    on_bad_row: Literal["error", "drop"] = Field("error", description="what to do with a row that cannot be rendered")
+    train: Annotated[_sequence(CurateSourceSpec), Field(min_length=1)] = Field(description="training sources")
 
 
 # ------------------------------------------------------------------------------------------------ recipes
@@ -560,6 +933,51 @@ class DpoRecipe(Recipe):
     RULES = (_base_needs_lora,)
 
 
+def _whole_updates(recipe: "PpoRecipe") -> None:
+    size = recipe.ppo.num_ppo_epochs * recipe.ppo.num_mini_batches
+    for name in ("max_steps", "eval_steps", "save_steps"):
+        steps = getattr(recipe.train, name)
+        if steps is not None and steps % size:
+            near = [multiple for multiple in (steps // size * size, (steps // size + 1) * size) if multiple]
+            raise BrokenRule(
+                f"{name}: {steps} is not a whole number of updates: {recipe.ppo.num_ppo_epochs} epochs x "
+                f"{recipe.ppo.num_mini_batches} mini-batches are {size} steps; write {' or '.join(map(str, near))}",
+                f"train.{name}",
+            )
+
+
+def _reference_of_adapter(recipe: "PpoRecipe") -> None:
+    if recipe.lora is None:
+        return
+    if recipe.lora.start == "continue":
+        raise BrokenRule(
+            "lora.start: continue: the reference is the model with its adapter off, which would be the base and not the model "
+            "that training starts from; write start: merge",
+            "lora.start",
+        )
+    if recipe.lora.lora_dropout:
+        raise BrokenRule(
+            "lora_dropout: PPO compares probabilities before and after a step, so no dropout may be in them; leave it out",
+            "lora.lora_dropout",
+        )
+
+
+class PpoRecipe(Recipe):
+    """Reinforcement learning from rewards, with a critic (PPO)."""
+
+    stage: Literal["ppo"]
+    model: LoadedModelSpec
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    lora: LoraSpec | None = None
+    chat: ChatSpec = ChatSpec()
+    data: PromptDataSpec
+    train: PpoTrainSpec
+    ppo: PpoSpec
+    eval: EvalSpec = EvalSpec()
+
+    RULES = (_whole_updates, _reference_of_adapter)
+
+
 class EvaluateRecipe(Recipe):
     """Measure a model on held-out rows."""
 
@@ -570,11 +988,21 @@ class EvaluateRecipe(Recipe):
     evaluate: EvaluateSpec
 
 
+class CurateRecipe(Recipe):
+    """Raw rows to clean rows: duplicates, noise, personal data and evaluation items taken out."""
+
+    stage: Literal["curate"]
+    data: CurateDataSpec
+    curate: CurateSpec
+
+
 RECIPES: dict[str, type[Recipe]] = {
+    "curate": CurateRecipe,
     "tokenizer": TokenizerRecipe,
     "pretrain": PretrainRecipe,
     "sft": SftRecipe,
     "reward": RewardRecipe,
     "dpo": DpoRecipe,
+    "ppo": PpoRecipe,
     "evaluate": EvaluateRecipe,
 }

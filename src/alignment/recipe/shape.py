@@ -147,7 +147,8 @@ def _words(kind: Kind) -> str:
 
 def _plural(items: tuple[Kind, ...]) -> str:
     names = {str: "texts", bool: "true or false", int: "whole numbers", float: "numbers"}
-    return " or ".join(dict.fromkeys("mappings" if item.section else names[item.type] for item in items))
+    words = ("mappings" if item.section else ", ".join(item.choices) or names[item.type] for item in items)
+    return " or ".join(dict.fromkeys(words))
 
 
 def _limits(limits: tuple[Any, ...]) -> str:
