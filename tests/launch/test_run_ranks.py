@@ -9,6 +9,7 @@ import pytest
 from tiny_training import STEPS, make_model, read_losses, train
 
 from alignment.errors import DataError, LaunchError, Preempted, RecipeError
+from alignment.launch.children import Children, choose_failure
 from alignment.launch.ranks import run_ranks
 
 LONG = 60.0
@@ -54,6 +55,15 @@ def test_two_ranks_have_the_losses_of_one_process(configs, weights, losses_of_on
     assert losses_of_one[0] != pytest.approx(losses_of_one[1], abs=1e-3)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2"])
+def test_neither_use_cpu_nor_a_variable_of_the_users_changes_what_the_config_means(
+    configs, tmp_path, monkeypatch, strategy
+):
+    """accelerate would see neither ranks of DDP without use_cpu, nor DeepSpeed with it; `check_launch` runs in each rank."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", str(strategy != "ddp").lower())
+    assert run(lambda: train(tmp_path, use_cpu=False), configs / f"{strategy}.yaml", tmp_path)[0] == 0
+
+
 def test_ranks_share_the_cores_and_see_no_gpu(configs, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -84,6 +94,7 @@ def test_the_rank_that_fails_is_named_with_its_last_lines_and_ends_the_others(co
 
 def test_a_failure_of_all_ranks_alike_is_said_once(configs, tmp_path, caplog, capfd):
     def work() -> int:
+        time.sleep(0.0 if rank() else 0.3)  # rank 1 is the first
         raise RecipeError("the batch does not divide.")
 
     assert run(work, configs / "ddp.yaml", tmp_path)[0] == RecipeError.code
@@ -127,6 +138,22 @@ def test_what_a_failed_rank_started_ends_with_it(configs, tmp_path):
 
     assert run(work, configs / "ddp.yaml", tmp_path)[0] == 4
     assert ends(int((tmp_path / "child").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ended_by_us", "expected"),
+    [
+        ({0: 0, 1: 0}, [], None),
+        ({1: 4, 0: 3}, [], (1, 4)),  # the first
+        ({0: 1, 1: 3}, [], (1, 3)),  # one that says what it is before a traceback
+        ({0: 1, 1: -9}, [], (1, LaunchError.code)),  # the network's traceback comes of the lost rank
+        ({1: 1, 0: -9}, [0], (1, 1)),  # rank 0 was ended because of rank 1
+    ],
+)
+def test_the_failure_that_is_reported_is_the_cause(statuses, ended_by_us, expected):
+    children = Children()
+    children.statuses, children.ended_by_us = statuses, set(ended_by_us)
+    assert choose_failure(children) == expected
 
 
 def ends(pid: int, seconds: float = 5.0) -> bool:

@@ -85,6 +85,21 @@ def passing_signals(children: Children) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def holding_signals() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM wait: while children are started, they would reach only some of them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    try:
+        yield
+    finally:
+        release_signals()
+
+
+def release_signals() -> None:
+    """Delivers what waited; a child that was started inside `holding_signals` must call it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+
+
 def choose_failure(children: Children) -> tuple[int, int] | None:
     """Rank and exit code to report; None when all ended well.
 

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from alignment.errors import AlignmentError
-from alignment.launch.children import FORWARDED, Children, choose_failure, describe_status, passing_signals
+from alignment.launch.children import (
+    FORWARDED,
+    Children,
+    choose_failure,
+    describe_status,
+    holding_signals,
+    passing_signals,
+    release_signals,
+)
 from alignment.launch.configs import read_config
 from alignment.launch.environment import num_threads
 from alignment.launch.rank_variables import make_rank_variables
@@ -88,8 +96,9 @@ def run_ranks(
     gc.freeze()  # what is there already is never collected, so it stays shared with the children
     try:
         with passing_signals(children):
-            for rank in range(num_processes):
-                _fork(children, work, variables[rank], num_threads(num_processes), logs[rank], handlers)
+            with holding_signals():
+                for rank in range(num_processes):
+                    _fork(children, work, variables[rank], num_threads(num_processes), logs[rank], handlers)
             children.wait()
     finally:
         gc.unfreeze()
@@ -115,6 +124,7 @@ def _fork(
     try:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        release_signals()
         _enter_rank(parent, variables, threads, log)
         code = _do(work)
     finally:
