@@ -62,6 +62,7 @@ def test_public_and_a_branch_are_asked_for(hub: LocalHub, api: HfApi, finished_r
     assert not repository.private
     assert set(repository.files("main")) == {".gitattributes"}
     assert repository.branches["candidate"] == done.commit
+    assert repository.tags == {done.tag: done.commit}
 
 
 def test_a_public_repository_is_not_written_to_unasked(hub: LocalHub, api: HfApi, finished_run: Path) -> None:

@@ -129,14 +129,29 @@ def merge_adapter(model: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> 
     Raises:
         ArtifactError: the adapter does not fit, or the merged weights are not finite.
     """
-    model = model.to(torch.float32)
+    return merge_put_adapter(put_adapter(model.to(torch.float32), adapter), dtype)
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """The model with a trained adapter on it, not to be trained on.
+
+    Raises:
+        ArtifactError: the adapter does not fit.
+    """
     try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{adapter}: {str(error).splitlines()[0]}; an adapter of this base was expected."
         ) from error
-    return merged.to(dtype)
+
+
+def merge_put_adapter(model: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+    """As `merge_adapter`, of an adapter that is on its model already."""
+    try:
+        return model.merge_and_unload(safe_merge=True).to(dtype)
+    except ValueError as error:
+        raise ArtifactError(f"{str(error).splitlines()[0]}; finite weights were expected after merging.") from error
 
 
 class ReferenceView:
