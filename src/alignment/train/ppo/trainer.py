@@ -7,6 +7,7 @@ an update follow from its number, and so do all random draws, so a resumed run g
 
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -109,6 +110,7 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
             args=arguments,
             data_collator=lambda rows: {"position": torch.tensor([row["position"] for row in rows])},
             train_dataset=Positions(schedule.steps * schedule.global_batch_size),
+            eval_dataset=training.eval_rows,
             processing_class=training.tokenizer,
             callbacks=callbacks,
         )
@@ -258,7 +260,8 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
     def _take_note(self, rollout: Rollout, update: int) -> None:
         """Metrics, counts, the controller and alerts of a new rollout."""
         for name, value in rollout.metrics.items():
-            self._once[name].append(value)
+            if math.isfinite(value):  # without any variance there is none to explain
+                self._once[name].append(value)
         self.tokens.total += sum(map(len, rollout.rows))
         self.tokens.generated += sum(rollout.lengths)
         self._say(self.watch.look_at_update(rollout.metrics), f"update {update + 1}")

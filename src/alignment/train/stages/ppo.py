@@ -15,6 +15,7 @@ from alignment.train.callbacks import FirstStepGate
 from alignment.train.context import StageContext
 from alignment.train.finish import complete
 from alignment.train.policy import (
+    Policy,
     load_frozen,
     load_frozen_reward_model,
     load_trainable_critic,
@@ -34,29 +35,33 @@ RATIO_TOLERANCE = {False: 1e-3, True: 0.02}
 def run(recipe: PpoRecipe, context: StageContext) -> None:
     """Trains, saves and verifies. Every rank calls it."""
     training = open_training(recipe, context)
-    arguments = make_arguments(TrainingArguments, training)
-    policy = replace(load_trainable_policy(training), part="policy")
-    critic = load_trainable_critic(training, find_critic_start(training))
-    reference = load_reference(training)
-    rewards = load_rewards(training)
-    trainer = PPOTrainer(
-        ActorCritic(policy.model, critic.model),
-        arguments,
-        training,
-        reference=reference,
-        rewards=rewards,
-        make_sampler=make_sampler,
-        callbacks=[*training.callbacks, make_gate(training)],
-    )
-    training.log.tokens = trainer.tokens
+    trainer, policy, critic = build(training, load_rewards(training))
     complete(
         training,
         trainer,
         policy,
         against=lambda: trainer.reference_view,
-        scorer=lambda places, rows: rewards.score(read_asked(training.eval_rows, places), rows),
+        scorer=lambda places, rows: trainer.rewards.score(read_asked(training.eval_rows, places), rows),
         beside=[critic],
     )
+
+
+def build(training: Training, rewards: Rewards) -> tuple[PPOTrainer, Policy, Policy]:
+    """The trainer with policy and critic, and what is needed to save them. Every rank must call it."""
+    arguments = make_arguments(TrainingArguments, training)
+    policy = replace(load_trainable_policy(training), part="policy")
+    critic = load_trainable_critic(training, find_critic_start(training))
+    trainer = PPOTrainer(
+        ActorCritic(policy.model, critic.model),
+        arguments,
+        training,
+        reference=load_reference(training),
+        rewards=rewards,
+        make_sampler=make_sampler,
+        callbacks=[*training.callbacks, make_gate(training)],
+    )
+    training.log.tokens = trainer.tokens
+    return trainer, policy, critic
 
 
 def load_reference(training: Training) -> torch.nn.Module | None:
