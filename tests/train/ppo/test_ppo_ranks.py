@@ -1,0 +1,131 @@
+"""Two ranks make the same completions and the same weights as one process, under every strategy, and resume as one process does."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from toy_ppo import TextRewards, make_trainer, read_lines
+
+from alignment.launch.check import check_launch
+from alignment.launch.environment import settle_environment
+from alignment.launch.ranks import run_ranks
+
+CONFIGS = Path(__file__).parents[3] / "accelerate_configs"
+# SGD without clipping: Adam would divide rounding by rounding, and ZeRO clips both models together.
+KEYS = (
+    "train.max_steps=8", "train.per_device_train_batch_size=2", "ppo.kl_target=0.5", "ppo.max_new_tokens=8",
+    "train.optim=sgd", "train.learning_rate=0.02", "train.max_grad_norm=1000",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def train(folder: Path, name: str, *keys: str, lora: bool = False, resume: str | None = None) -> int:
+    """Trains the toy in this rank; rank 0 writes the whole weights, the samples and the lines to `name`.pt."""
+    environment = settle_environment()
+    trainer = make_trainer(
+        folder, *KEYS, *keys, run=f"{name}-{environment.rank}" if resume is None else name, lora=lora, gate=True,
+        rewards=TextRewards(lambda text: len(text) / 10), rank=environment.rank, world_size=environment.world_size,
+        strategy=environment.strategy,
+    )  # fmt: skip
+    trainer.args.output_dir = str(folder / name)  # of all ranks the same
+    samples, real = [], trainer._make_rollout
+
+    def make_rollout(update: int):
+        samples.append((rollout := real(update)).rows)
+        return rollout
+
+    trainer._make_rollout = make_rollout
+    real_begin = trainer.callback_handler.on_train_begin
+
+    def on_train_begin(*arguments):
+        check_launch(trainer, environment)
+        return real_begin(*arguments)
+
+    trainer.callback_handler.on_train_begin = on_train_begin
+    trainer.train(resume_from_checkpoint=resume)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    evaluated = trainer.evaluate()
+    if environment.rank == 0:
+        facts = {
+            "weights": {key: value.detach().float().cpu() for key, value in state.items()},
+            "samples": samples,
+            "lines": read_lines(trainer),
+            "evaluated": evaluated,
+        }
+        torch.save(facts, folder / f"{name}.pt")
+    return 0
+
+
+def load(folder: Path, name: str) -> dict:
+    return torch.load(folder / f"{name}.pt", weights_only=False)
+
+
+def launch(folder: Path, name: str, strategy: str | None, *keys: str, **further) -> dict:
+    config = None if strategy is None else CONFIGS / f"{strategy}.yaml"
+    num_processes = 1 if strategy is None else 2
+    code = run_ranks(
+        lambda: train(folder, name, *keys, **further),
+        config=config,
+        num_processes=num_processes,
+        log_dir=folder / "logs",
+    )
+    assert code == 0
+    return load(folder, name)
+
+
+@pytest.fixture(scope="module")
+def one_process(toy_folder, tmp_path_factory) -> dict[bool, tuple[Path, dict]]:
+    """Without and with LoRA: the folder and what one process made."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    made = {}
+    for lora in (False, True):
+        folder = tmp_path_factory.mktemp("one") / "toy"
+        shutil.copytree(toy_folder, folder)
+        made[lora] = (folder, launch(folder, "one", None, lora=lora))
+    return made
+
+
+def compare(found: dict, expected: dict) -> None:
+    assert found["samples"] == expected["samples"]
+    shared = found["weights"].keys() & expected["weights"].keys()
+    assert {name.removesuffix(".lm_head.weight") for name in expected["weights"]} - shared <= {"policy"}
+    gaps = {name: (found["weights"][name] - expected["weights"][name]).abs().max().item() for name in shared}
+    assert max(gaps.values()) < 1e-6, max(gaps, key=gaps.get)
+    for one, other in zip(found["lines"], expected["lines"], strict=True):
+        for name in ("loss", "objective/kl", "objective/scores", "policy/approxkl", "val/ratio", "loss/value", "lr"):
+            if name in other:
+                assert one[name] == pytest.approx(other[name], abs=1e-5), name
+    for name, value in expected["evaluated"].items():
+        assert found["evaluated"][name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_two_ranks_of_ddp_are_one_process(one_process) -> None:
+    """Accumulation 4 on one process, 2 on two; completions included, which are sampled on both ranks."""
+    folder, expected = one_process[False]
+    compare(launch(folder, "ddp", "ddp"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3", "fsdp2"])
+def test_two_ranks_of_every_strategy_are_one_process(one_process, strategy: str, lora: bool) -> None:
+    folder, expected = one_process[lora]
+    compare(launch(folder, f"{strategy}-all", strategy, lora=lora), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_ranks_that_were_cut_off_go_on_to_the_same_weights(one_process, strategy: str) -> None:
+    folder, _ = one_process[False]
+    keys = ("train.save_steps=4", "train.optim=adamw_torch", "train.learning_rate=1e-3", "train.max_grad_norm=1")
+    whole = launch(folder, f"{strategy}-whole", strategy, *keys)
+    checkpoint = folder / f"{strategy}-whole/checkpoint-4"
+    again = launch(folder, f"{strategy}-again", strategy, *keys, resume=str(checkpoint))
+    assert again["samples"] == whole["samples"][1:]
+    assert all(torch.equal(value, again["weights"][name]) for name, value in whole["weights"].items())
