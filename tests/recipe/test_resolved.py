@@ -122,6 +122,8 @@ def test_defaults_are_marked_and_given_values_are_not(tmp_path: Path) -> None:
     ]
     assert "  optim: adamw_torch_fused  # default" in lines
     assert "tokenizer: {}  # default" in lines
+    assert "  template: from_tokenizer  # default" in lines  # once, though its section is absent too
+    assert all(line.count("# default") <= 1 for line in lines)
 
 
 def test_marked_text_is_still_the_recipe(tmp_path: Path) -> None:
