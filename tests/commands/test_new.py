@@ -127,7 +127,7 @@ def test_recipes_can_be_gathered_one_by_one(gallery: Path) -> None:
     [
         (("mine", "--from", "odl"), "--from: odl: no such recipe or study. Did you mean 'old'?"),
         (("mine", "--from", "old/stf"), "Did you mean 'old/sft'?"),
-        (("mine", "--from", "zzz"), "In recipes/: old, old/base, old/pipeline, old/sft"),
+        (("mine", "--from", "zzz"), "mixtral-style-small, old, quickstart"),
         (("mine", "--from", "recipes/shared"), "a folder without recipes"),
         (("elsewhere/old", "--from", "old"), "its runs would lie in runs/old like those of recipes/old"),
         (("old", "--from", "old/sft"), "recipes/old/sft.yaml: exists and is not overwritten"),
@@ -156,3 +156,23 @@ def test_a_recipe_that_cannot_be_read_is_refused_with_its_mistake(gallery: Path,
     assert new("mine", "--from", "old") == 2
     assert "not valid YAML" in capsys.readouterr().err
     assert not Path("recipes/mine").exists()
+
+
+def test_a_named_mixture_comes_with_the_recipe_where_it_would_not_be_found(gallery: Path) -> None:
+    (gallery / "recipes" / "mixtures").mkdir()
+    (gallery / "recipes" / "mixtures" / "both.yaml").write_text("train:\n  - path: a/b\n    format: messages\n")
+    recipe = "stage: sft\nmodel:\n  path: a/b\ndata:\n  mixture: both\ntrain:\n  max_steps: 1\n  learning_rate: 1e-4\n"
+    (gallery / "recipes" / "old" / "mixed.yaml").write_text(recipe)
+    assert new("elsewhere/mine", "--from", "old/mixed") == 0
+    assert (gallery / "elsewhere" / "mine" / "mixtures" / "both.yaml").is_file()
+    assert load_recipe(gallery / "elsewhere" / "mine" / "mixed.yaml").data.train[0].path == "a/b"
+    assert new("beside", "--from", "old/mixed") == 0
+    assert not (gallery / "recipes" / "beside" / "mixtures").exists()
+
+
+def test_a_study_of_the_package_is_found_from_an_empty_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    assert new("mine", "--from", "zephyr-7b") == 0
+    assert load_recipe(Path("mine/dpo.yaml")).model.path == "runs/mine/sft/final"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from alignment import __version__
 from alignment.errors import RecipeError
+from alignment.gallery import RECIPES_FOLDER, find_galleries
 
 if TYPE_CHECKING:
     from alignment.recipe.locate import Node
 
-GALLERY = Path("recipes")
+GALLERY = Path(RECIPES_FOLDER)
 COPIED = (".yaml", ".md", ".py", ".jinja")
 _STAMPS = {".yaml": "# {}\n", ".py": "# {}\n", ".md": "<!-- {} -->\n"}  # a template stays byte for byte
 
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     _check_target(files, study, target)
     has_maker = any(file.suffix == ".py" for file in files)
     copies = {target / file.name: _copy_text(file, study, target, source.is_dir(), has_maker) for file in files}
-    target.mkdir(parents=True, exist_ok=True)
+    copies |= _copy_mixtures(files, target)
     for path, text in copies.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     if source.is_file():
@@ -55,6 +57,25 @@ def run(args: argparse.Namespace) -> int:
             print(f"starts from {made}, which no recipe there makes yet: copy its recipe too, or name another")
     print(f"next: alignment check {target}")
     return 0
+
+
+def _copy_mixtures(files: list[Path], target: Path) -> dict[Path, str]:
+    """The named mixtures that the recipes use and that are not found from the new folder, to lie beside it in mixtures/."""
+    from alignment.recipe.locate import node_at, read_nodes
+    from alignment.recipe.mixtures import find_mixture
+
+    copies = {}
+    for file in files:
+        root = read_nodes(file)[0] if file.suffix == ".yaml" else None
+        named = node_at(root, ("data", "mixture")) if root is not None else None
+        if named is None or not isinstance(named.value, str) or "/" in named.value or named.value.endswith(".yaml"):
+            continue
+        there = find_mixture(named.value, file)
+        if there.is_file() and not find_mixture(named.value, target / file.name).is_file():
+            copies[target / "mixtures" / there.name] = (
+                f"# from mixtures/{there.stem} @ {__version__}\n{there.read_text(encoding='utf-8')}"
+            )
+    return copies
 
 
 def _inputs(text: str, target: Path) -> list[str]:
@@ -65,15 +86,20 @@ def _inputs(text: str, target: Path) -> list[str]:
 
 
 def _find_source(name: str) -> Path:
-    """The file or folder that is meant: a path, or a name within the gallery."""
-    for path in (Path(name), GALLERY / name, GALLERY / f"{name}.yaml"):
+    """The file or folder that is meant: a path, or a name within the gallery here or the one that comes with the package."""
+    galleries = find_galleries()
+    named = [place for gallery in galleries for place in (gallery / name, gallery / f"{name}.yaml")]
+    for path in (Path(name), *named):
         if path.exists():
             return path
     known = [
-        str(path.relative_to(GALLERY).with_suffix("")) for path in (*GALLERY.glob("*/"), *GALLERY.glob("*/*.yaml"))
+        str(path.relative_to(gallery).with_suffix("" if path.suffix == ".yaml" else path.suffix))
+        for gallery in galleries
+        for path in (*(study for study in gallery.glob("*/") if any(study.glob("*.yaml"))), *gallery.glob("*/*.yaml"))
     ]
     near = difflib.get_close_matches(name.removeprefix("recipes/").removesuffix(".yaml"), known, 1)
-    advice = f"Did you mean '{near[0]}'?" if near else f"In {GALLERY}/: {', '.join(sorted(known)) or 'nothing'}."
+    studies = ", ".join(sorted({one for one in known if "/" not in one}))
+    advice = f"Did you mean '{near[0]}'?" if near else f"In {GALLERY}/: {studies or 'nothing'}."
     raise RecipeError(f"--from: {name}: no such recipe or study. {advice}")
 
 
