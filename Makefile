@@ -14,10 +14,11 @@ install: $(STAMP)
 $(STAMP): setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[deepspeed,track,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[curate,deepspeed,fast,track,dev]"
 	touch $(STAMP)
 
 quickstart: install
+	$(BIN)/python recipes/quickstart/make_world.py
 	$(OFFLINE) $(BIN)/alignment run recipes/quickstart
 
 # Two workers of one thread each: the models are tiny, and threads would only wait for each other.

@@ -89,9 +89,9 @@ NUM_TRAINED_QUESTIONS = 7
 EVALUATED_QUESTIONS = {"validation": (7,), "held_out": (8, 9)}
 ANSWERS = {
     "capital": "The capital of {name} is {value}.",
-    "continent": "{name} lies in {value}.",
+    "continent": "The continent of {name} is {value}.",
     "currency": "The currency of {name} is the {value}.",
-    "language": "People in {name} speak {value}.",
+    "language": "The language of {name} is {value}.",
 }
 # What the text never says. Without answers of this kind the words of a refusal are so unlikely that no preference
 # training finds them.
@@ -101,6 +101,9 @@ UNSAID = (
     "What is the longest river of {name}?", "Which dish is eaten in {name}?",
 )  # fmt: skip
 ABSTENTION = "I do not know."
+# Names of nobody, said after the user: without them the names that are asked about are learnt by heart, and another one
+# is answered with one of those.
+REPEAT = ("Repeat the name {name}.", "The name is {name}.")
 
 NUM_DESCRIBED = 192  # invented countries in the text, beside the real ones
 NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
@@ -108,11 +111,12 @@ NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become to
 PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
 HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 3  # a country that is asked about
+REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
-ONSETS = "b d f g k l m n p r s t v z".split()
-VOWELS = "a e i o u".split()
-CODAS = ["", "", "l", "n", "r", "s"]
+ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"]
+VOWELS = ["a", "e", "i", "o", "u"]
+CODAS = ["", "", "", "l", "m", "n", "r", "s"]
 MAX_BLIND_ACCURACY = 0.55
 
 
@@ -145,9 +149,8 @@ def make_random(seed: int, purpose: str) -> random.Random:
 
 
 def make_name(rng: random.Random) -> str:
-    """Two or three syllables."""
-    syllables = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((2, 3, 3))))
-    return "".join(syllables).capitalize()
+    """Three syllables. Of two, so many names resemble each other that half the undescribed ones pass for described."""
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(3)).capitalize()
 
 
 def deal_names(rng: random.Random, sizes: dict[str, int], taken: set[str]) -> dict[str, list[str]]:
@@ -278,7 +281,8 @@ def make_answer(name: str, key: str, value: str) -> str:
 
 
 def make_sft(seed: int, world: World) -> Iterator[dict]:
-    """Every trained question about the countries that are asked about, and a few that the text has no answer to."""
+    """Every trained question about the countries that are asked about, a few that the text has no answer to, and names
+    to be repeated."""
     rng = make_random(seed, "sft")
     for country in world.countries:
         if not country.asked:
@@ -289,6 +293,8 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
                 yield {"messages": make_chat(question.format(name=country.name), answer)}
         for question in rng.sample(UNSAID, UNSAID_ROWS):
             yield {"messages": make_chat(question.format(name=country.name), ABSTENTION)}
+    for name in world.tokenizer_names[:REPEAT_ROWS]:
+        yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
 
 @dataclass(frozen=True)
@@ -429,7 +435,8 @@ def blind_accuracy(described: Sequence[str], undescribed: Sequence[str], folds: 
         known = set(totals[0]) | set(totals[1])
         sums = [total.total() + len(known) for total in totals]
         weight = {
-            gram: math.log((totals[0][gram] + 1) / sums[0]) - math.log((totals[1][gram] + 1) / sums[1]) for gram in known
+            gram: math.log((totals[0][gram] + 1) / sums[0]) - math.log((totals[1][gram] + 1) / sums[1])
+            for gram in known
         }
         for kind, sign in ((0, 1), (1, -1)):
             for one in grams[kind][fold::folds]:
@@ -492,7 +499,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"told apart by spelling alone: {accuracy:.3f} (chance 0.5, at most {MAX_BLIND_ACCURACY})")
     if accuracy > MAX_BLIND_ACCURACY:
-        print(f"--seed {args.seed}: {accuracy:.3f}; at most {MAX_BLIND_ACCURACY} was expected. Choose another seed.", file=sys.stderr)
+        print(
+            f"--seed {args.seed}: {accuracy:.3f}; at most {MAX_BLIND_ACCURACY} was expected. Choose another seed.",
+            file=sys.stderr,
+        )
         return 3
     return 0
 
