@@ -46,6 +46,8 @@ def test_the_full_recipes_use_every_key_of_every_stage() -> None:
         known |= {("model", "config", name) for name in ("model_type", "rope_theta") if stage == "pretrain"}
         # A stage's recipe has one of the two, and in two sources and lists every key is written once.
         optional = {("train", "max_steps"), ("train", "num_train_epochs"), ("data", "mixture")}
+        if stage == "curate":  # a balance has targets or a temperature
+            optional |= {("curate", "steps", "[]", "balance", "temperature")}
         if stage != "sft":  # whose full recipes have these, alike in every stage
             optional |= {("data", name) for name in ("share_of", "temperature", "total", "max_repeat")}
             optional |= {("data", "train", "[]", "share")}

@@ -19,7 +19,7 @@ RECIPE_FILES = [pytest.param(path.read_text(), id=str(path.relative_to(ROOT))) f
     pytest.param(config_recipe(config), id=config.__name__) for config in CONFIGS
 ]
 # Mappings whose keys are the user's own words: roles of a source, columns of the rows.
-FREE = {"roles", "where"}
+FREE = {"roles", "where", "targets"}
 # These are no sections either; a key of one has no other home.
 MAPPINGS = FREE | {"columns", "lr_scheduler_kwargs"}
 

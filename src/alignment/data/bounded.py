@@ -34,7 +34,7 @@ def check_parquet_size(path: Path) -> None:
 
     metadata = pyarrow.parquet.read_metadata(path)
     size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    if _is_bomb(size, path.stat().st_size):
+    if is_bomb(size, path.stat().st_size):
         raise _bomb(path, size)
 
 
@@ -46,7 +46,7 @@ def _unpack(path: Path) -> bytes:
             while part := file.read(_CHUNK):
                 parts.append(part)
                 size += len(part)
-                if _is_bomb(size, packed):
+                if is_bomb(size, packed):
                     raise _bomb(path, size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
@@ -67,7 +67,8 @@ def _check_lines(path: Path, raw: bytes) -> None:
         start, number = end + 1, number + 1
 
 
-def _is_bomb(size: int, packed: int) -> bool:
+def is_bomb(size: int, packed: int) -> bool:
+    """Whether so many bytes out of so few are an attack rather than data."""
     return size > FREE_BYTES and size > MAX_RATIO * packed
 
 

@@ -78,7 +78,7 @@ def find_source(spec: SourceSpec, recipe_dir: Path, default_split: str | None) -
         RecipeError: a variable that is not set, a split that cannot be understood or must be named.
         DataError: files or a dataset that are not there.
     """
-    path = _expand(spec.path)
+    path = expand_path(spec.path)
     if spec.split is not None and not _SPLIT.fullmatch(spec.split):
         raise RecipeError(
             f"{spec.path}: split {spec.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected. Correct it."
@@ -130,7 +130,9 @@ def _has_values(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 # ------------------------------------------------------------------------------------------------ paths
 
 
-def _expand(path: str) -> str:
+def expand_path(path: str) -> str:
+    """The path with its ${VARIABLES} replaced. Raises RecipeError for one that is not set."""
+
     def value(match: re.Match) -> str:
         if not os.environ.get(match[1]):
             raise RecipeError(
@@ -277,7 +279,7 @@ def _load_hub(found: FoundSource) -> Sequence[Mapping[str, Any]]:
     # The commit whose hash was taken, even when the branch has moved on since.
     revision = found.revision if re.fullmatch("[0-9a-f]{40}", found.revision or "") else spec.revision
     arguments = {"name": spec.name, "revision": revision, "data_files": list(spec.data_files) or None}
-    return _call_hub(spec, datasets.load_dataset, _expand(spec.path), split=found.split, **arguments)
+    return _call_hub(spec, datasets.load_dataset, expand_path(spec.path), split=found.split, **arguments)
 
 
 def _call_hub(spec: SourceSpec, function, path: str, **arguments):

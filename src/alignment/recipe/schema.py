@@ -47,6 +47,10 @@ class BrokenRule(ValueError):
         self.at = at
 
 
+def _revive(section: "type[Spec]", text: str) -> "Spec":
+    return section.model_validate_json(text)
+
+
 class Spec(BaseModel):
     """Base of every section: unknown keys refused, no coercion, immutable."""
 
@@ -54,6 +58,13 @@ class Spec(BaseModel):
 
     # Rules between keys; each reads attributes and raises BrokenRule. The loader also asks them one by one.
     RULES: ClassVar[tuple[Callable[[Any], None], ...]] = ()
+
+    def __deepcopy__(self, memo: dict) -> "Spec":
+        return self  # nothing of it can change
+
+    def __reduce__(self) -> tuple:
+        # Read-only mappings cannot be pickled; workers of a curation get their specs this way.
+        return _revive, (type(self), self.model_dump_json())
 
     @model_validator(mode="after")
     def _obey_rules(self) -> "Spec":
@@ -830,8 +841,8 @@ class CurateSpec(Spec):
 class CurateSourceSpec(Spec):
     """One source of rows."""
 
-    path: str = Field(description="Hub id, or a file or folder relative to the recipe; ${VAR} is replaced")
-    data_files: Strings = Field((), description="file patterns inside the folder or Hub dataset")
+    path: str = Field(description="a file or folder relative to the recipe; ${VAR} is replaced")
+    data_files: Strings = Field((), description="file patterns inside the folder")
     format: Format = Field(description="how the rows are laid out")
     columns: StringMap = Field({}, description="our column name: the source's column name")
 

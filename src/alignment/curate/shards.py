@@ -1,0 +1,164 @@
+"""Input files as shards, and the rows of a shard one after another.
+
+A shard is one file: the unit of work and of output, so that results do not depend on how many processes share the shards. Rows
+are streamed; what is no row is a DataError with its line, or, where the recipe says so, a removed row.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb
+from alignment.data.files import hash_file, read_file
+from alignment.data.sources import expand_path
+from alignment.errors import DataError
+from alignment.recipe.schema import CurateSourceSpec
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet")
+_STREAMED = (".jsonl",)
+_BATCH = 1000  # rows of a parquet batch
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One input file. `number` orders shards as the recipe and the file names do."""
+
+    number: int
+    source: int
+    label: str  # the source's path as the recipe writes it
+    path: Path
+    content_hash: str
+
+    @property
+    def name(self) -> str:
+        """What its output files are called."""
+        return f"{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """A row of a file and its line (its number in parquet and archives). `row` is None for what is no row."""
+
+    line: int
+    row: dict[str, Any] | None
+    mistake: str = ""
+
+
+def find_shards(sources: tuple[CurateSourceSpec, ...], recipe_dir: Path) -> list[Shard]:
+    """The files of all sources. Raises DataError for files that are not there or that nobody can read."""
+    shards: list[Shard] = []
+    for source, spec in enumerate(sources):
+        path = recipe_dir / Path(expand_path(spec.path)).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"{spec.path}: no file or folder {path}; one was expected, relative to the recipe. Correct 'path'."
+            )
+        for file in _files(spec, path):
+            shards.append(Shard(len(shards), source, spec.path, file, hash_file(file)))
+    return shards
+
+
+def data_kind(path: Path) -> str | None:
+    """`.jsonl` for `a.jsonl.gz`; None for what is not data."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    return suffix if suffix in SUFFIXES else None
+
+
+def read_shard(shard: Shard) -> Iterator[RawRow]:
+    """The rows of a file. Raises DataError for a file that cannot be read at all."""
+    kind = data_kind(shard.path)
+    if kind in _STREAMED:
+        yield from _read_jsonl(shard.path)
+    elif kind == ".parquet":
+        yield from _read_parquet(shard.path)
+    elif kind in (".warc", ".wet"):
+        yield from _read_warc(shard.path)
+    else:
+        read = read_file(shard.path)
+        for line, row in zip(read.lines, read.rows, strict=True):
+            yield RawRow(line, row)
+
+
+def _files(spec: CurateSourceSpec, path: Path) -> list[Path]:
+    if path.is_file():
+        files = [path]
+    elif spec.data_files:
+        files = sorted({file for pattern in spec.data_files for file in path.glob(pattern) if file.is_file()})
+    else:
+        files = sorted(file for file in path.rglob("*") if file.is_file() and data_kind(file))
+    if unknown := [file.name for file in files if data_kind(file) is None]:
+        raise DataError(f"{spec.path}: {unknown[0]}: one of {', '.join(SUFFIXES)} was expected. Correct 'path'.")
+    if not files:
+        raise DataError(f"{spec.path}: found no data files; {', '.join(SUFFIXES)} were expected. Correct 'path'.")
+    return files
+
+
+def _read_jsonl(path: Path) -> Iterator[RawRow]:
+    packed, size, number = path.stat().st_size, 0, 0
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            size += len(line)
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(
+                    f"{path}:{number}: found a line of more than {MAX_LINE_BYTES} bytes; shorter ones were expected. Split it."
+                )
+            if path.name.endswith(".gz") and is_bomb(size, packed):
+                raise DataError(
+                    f"{path}: {packed} bytes unpack into {size} or more. Unpack it yourself if that is right."
+                )
+            if line.strip():
+                yield _parse(line, number)
+
+
+def _parse(line: bytes, number: int) -> RawRow:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return RawRow(number, None, f"byte {line[error.start]:#04x} is not UTF-8")
+    except (json.JSONDecodeError, RecursionError) as error:
+        return RawRow(number, None, f"no JSON: {error}")
+    return (
+        RawRow(number, row)
+        if isinstance(row, dict)
+        else RawRow(number, None, f"{type(row).__name__} in place of an object")
+    )
+
+
+def _read_parquet(path: Path) -> Iterator[RawRow]:
+    import pyarrow.parquet
+
+    check_parquet_size(path)
+    number = 0
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH):
+        for row in batch.to_pylist():
+            number += 1
+            yield RawRow(number, row)
+
+
+def _read_warc(path: Path) -> Iterator[RawRow]:
+    """Text of WET `conversion` records and of plain-text responses, with id, url and date."""
+    from warcio.archiveiterator import ArchiveIterator
+
+    with path.open("rb") as file:
+        for number, record in enumerate(ArchiveIterator(file), 1):
+            mime = record.rec_headers.get_header("Content-Type") or ""
+            if record.rec_type != "conversion" or not mime.startswith("text/plain"):
+                continue
+            try:
+                text = record.content_stream().read().decode("utf-8")
+            except UnicodeDecodeError as error:
+                yield RawRow(number, None, f"record is not UTF-8: {error.reason}")
+                continue
+            yield RawRow(
+                number,
+                {
+                    "id": record.rec_headers.get_header("WARC-Record-ID"),
+                    "text": text,
+                    "url": record.rec_headers.get_header("WARC-Target-URI"),
+                    "date": record.rec_headers.get_header("WARC-Date"),
+                },
+            )
