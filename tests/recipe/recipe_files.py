@@ -28,7 +28,7 @@ CONFIG_VALUES = {
 def repository_recipes() -> list[Path]:
     """Every recipe that users can run, and the full ones."""
     found = [*ROOT.glob("recipes/*/*.yaml"), *ROOT.glob("tests/acceptance/*.yaml"), *FULL.glob("*.yaml")]
-    return sorted(path for path in found if not is_pipeline(path))
+    return sorted(path for path in found if not is_pipeline(path) and path.parent.name != "mixtures")
 
 
 def config_recipe(config: type) -> str:
