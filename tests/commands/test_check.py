@@ -184,3 +184,15 @@ def test_an_unreadable_pipeline_is_refused(study: Path, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert "error recipes/mine/pipeline.yaml: 1 mistake" in out
     assert "recipes/mine/pipeline.yaml:1:21: error: stages: no recipe recipes/mine/sftt.yaml" in err
+
+
+def test_a_named_mixture_is_checked_as_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "mixtures").mkdir()
+    path = tmp_path / "mixtures" / "both.yaml"
+    path.write_text("train:\n  - path: a/b\n    formatt: messages\nfoo: 1\n")
+    assert main(["check", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'format'?" in said
+    assert "both.yaml:4:1: error: unknown key 'foo'" in said
+    path.write_text("train:\n  - path: a/b\n    format: messages\n")
+    assert main(["check", str(path)]) == 0

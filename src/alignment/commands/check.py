@@ -69,9 +69,12 @@ def check_files(paths: list[Path], overrides: list[str]) -> list[Outcome]:
     Raises:
         RecipeError: as `run`.
     """
+    from alignment.recipe.mixtures import is_mixture
     from alignment.recipe.pipeline import is_pipeline, read_pipeline
 
     files = _unique(file for path in paths for file in _files(path))
+    mixtures = [file for file in files if is_mixture(file)]
+    files = [file for file in files if file not in mixtures]
     pipelines = {file: read_pipeline(file) for file in files if is_pipeline(file)}
     listed = [recipe for pipeline, _ in pipelines.values() if pipeline for recipe in pipeline.recipes]
     recipes = _unique([*(file for file in files if file not in pipelines), *listed])
@@ -79,7 +82,7 @@ def check_files(paths: list[Path], overrides: list[str]) -> list[Outcome]:
         raise RecipeError(f"--set: it changes one recipe, and {len(recipes)} were given. Check that recipe alone.")
     outcomes = {recipe.resolve(): _check_recipe(recipe, overrides) for recipe in recipes}
     checked = [_check_pipeline(file, *found, outcomes) for file, found in pipelines.items()]
-    return [*outcomes.values(), *checked]
+    return [*map(_check_mixture, mixtures), *outcomes.values(), *checked]
 
 
 def _unique(files: Iterable[Path]) -> list[Path]:
@@ -109,6 +112,12 @@ def _check_recipe(path: Path, overrides: list[str]) -> Outcome:
         outcome.absent = _absent_data(read)
         outcome.summary = f"{read.recipe.stage}, {count_keys(read.nodes)} keys given"
     return outcome
+
+
+def _check_mixture(path: Path) -> Outcome:
+    from alignment.recipe.loader import read_mixture
+
+    return Outcome(path, "a mixture; its data is looked at with the recipes that name it", mistakes=read_mixture(path))
 
 
 def _check_pipeline(path: Path, pipeline, mistakes, outcomes: dict[Path, Outcome]) -> Outcome:

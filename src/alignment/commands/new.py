@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from alignment import __version__
 from alignment.errors import RecipeError
-from alignment.gallery import RECIPES_FOLDER, find_galleries
+from alignment.gallery import RECIPES_FOLDER, find_galleries, find_studies
 
 if TYPE_CHECKING:
     from alignment.recipe.locate import Node
@@ -92,14 +92,12 @@ def _find_source(name: str) -> Path:
     for path in (Path(name), *named):
         if path.exists():
             return path
-    known = [
-        str(path.relative_to(gallery).with_suffix("" if path.suffix == ".yaml" else path.suffix))
-        for gallery in galleries
-        for path in (*(study for study in gallery.glob("*/") if any(study.glob("*.yaml"))), *gallery.glob("*/*.yaml"))
-    ]
+    studies = [study for gallery in galleries for study in find_studies(gallery)]
+    known = [study.name for study in studies]
+    known += [f"{study.name}/{path.stem}" for study in studies for path in study.glob("*.yaml")]
     near = difflib.get_close_matches(name.removeprefix("recipes/").removesuffix(".yaml"), known, 1)
-    studies = ", ".join(sorted({one for one in known if "/" not in one}))
-    advice = f"Did you mean '{near[0]}'?" if near else f"In {GALLERY}/: {studies or 'nothing'}."
+    shown = ", ".join(sorted({study.name for study in studies}))
+    advice = f"Did you mean '{near[0]}'?" if near else f"In {GALLERY}/: {shown or 'nothing'}."
     raise RecipeError(f"--from: {name}: no such recipe or study. {advice}")
 
 

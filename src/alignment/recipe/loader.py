@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
@@ -17,7 +18,7 @@ from alignment.recipe.locate import Node, read_nodes
 from alignment.recipe.mistakes import Mistake, sort_mistakes
 from alignment.recipe.mixtures import expand_mixture
 from alignment.recipe.overrides import apply_overrides
-from alignment.recipe.schema import RECIPES, Recipe
+from alignment.recipe.schema import RECIPES, MixtureSpec, Recipe, Spec
 from alignment.recipe.unknown import find_unknown_keys
 
 
@@ -61,15 +62,30 @@ def report(path: Path, mistakes: Sequence[Mistake]) -> str:
     return "\n".join([*texts, f"{len(texts)} error{'s' if len(texts) > 1 else ''} in {path}; nothing was started."])
 
 
+def read_mixture(path: Path) -> list[Mistake]:
+    """The mistakes of a named mixture, found as those of a recipe are."""
+    root, mistakes = read_nodes(Path(path))
+    if root is None:
+        return mistakes
+    if not root.is_mapping:
+        return [Mistake(root.place, f"found {root.kind()}; a mapping was expected", "begin with train:")]
+    return sort_mistakes([*mistakes, *_judge(root, MixtureSpec)[1]])
+
+
 def _validate(root: Node) -> tuple[Recipe | None, list[Mistake]]:
     if not root.is_mapping:
         return None, [Mistake(root.place, f"found {root.kind()}; a mapping was expected", "begin with stage: sft")]
     stage, mistakes = _find_stage(root)
     if stage is None:
         return None, mistakes
-    schema = RECIPES[stage]
+    recipe, found = _judge(root, RECIPES[stage])
+    return recipe, mistakes + found
+
+
+def _judge(root: Node, schema: type[Spec]) -> tuple[Any, list[Mistake]]:
+    """What the nodes are as an instance of `schema`, None where they are none, and every mistake in them."""
     unknown = find_unknown_keys(root, schema)
-    mistakes = mistakes + unknown.mistakes
+    mistakes = list(unknown.mistakes)
     try:
         recipe, errors = schema.model_validate(root.plain()), []
     except pydantic.ValidationError as error:

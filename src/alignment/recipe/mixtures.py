@@ -48,6 +48,11 @@ def expand_mixture(root: Node, recipe_path: Path) -> list[Mistake]:
     return mistakes
 
 
+def is_mixture(path: Path) -> bool:
+    """Whether a file is meant as a named mixture rather than a recipe: by the folder that it lies in."""
+    return path.resolve().parent.name == _FOLDER
+
+
 def find_mixture(name: str, recipe_path: Path) -> Path:
     """Where a mixture lies; the first of the two folders when it lies in neither."""
     folder = recipe_path.resolve().parent
