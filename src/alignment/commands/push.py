@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,24 @@ def push(run_dir: Path, hub_id: str, *, public: bool = False, revision: str | No
     ]
     lines += [f"left out: {', '.join(done.left_out)}"] if done.left_out else []
     return "\n".join(lines)
+
+
+def push_runs(run_dirs: Sequence[Path], organisation: str) -> int:
+    """Publishes every run that made a model as ORG/STUDY-RECIPE, private. Each is tried, whatever becomes of the others.
+
+    Returns:
+        0, or 6 when one failed; the runs themselves stay done.
+    """
+    code = 0
+    for run_dir in run_dirs:
+        if not any((run_dir / "final").glob("*.safetensors")):
+            continue  # a tokenizer, curated text, an evaluation
+        try:
+            print(push(run_dir, f"{organisation}/{run_dir.resolve().parent.name}-{run_dir.name}"))
+        except PublishError as error:
+            print(error, file=sys.stderr)
+            code = error.code
+    return code
 
 
 def push_command(run_dir: Path, hub_id: str, public: bool = False, revision: str | None = None) -> str:

@@ -5,17 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignment.commands.push import push_runs
 from alignment.commands.train import add_launch_arguments
 from alignment.launch.request import TrainRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE|FOLDER", help="a pipeline file, or the folder of one")
+    parser.add_argument(
+        "--push", metavar="ORG", help="publish each model as ORG/STUDY-STAGE, private, when all is done"
+    )
     add_launch_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the stages, prints a summary and returns the exit code of the first that failed.
+    """Runs the stages, prints a summary and returns the exit code of the first that failed; 6 when only a push failed.
 
     Raises:
         RecipeError, DataError: nothing was started.
@@ -35,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     outcome = run_pipeline(args.pipeline, options)
     print_summary(summarise(outcome.stages))
     print(f"{outcome.report.parent / 'results.json'}  {outcome.report}")
+    if outcome.code == 0 and args.push is not None:
+        return push_runs([stage.run_dir for stage in outcome.stages], args.push)
     return outcome.code
 
 
