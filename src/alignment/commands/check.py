@@ -108,7 +108,7 @@ def _check_recipe(path: Path, overrides: list[str]) -> Outcome:
     read = read_recipe(path, overrides)
     outcome = Outcome(path, mistakes=list(read.mistakes), read=read)
     if read.recipe is not None:
-        outcome.mistakes += [*_columns(read), *_metrics(read), *_template(read)]
+        outcome.mistakes += [*_columns(read), *_metrics(read), *_template(read), *_unverified(read)]
         outcome.absent = _absent_data(read)
         outcome.summary = f"{read.recipe.stage}, {count_keys(read.nodes)} keys given"
     return outcome
@@ -179,6 +179,19 @@ def _template(read: "ReadRecipe") -> "Iterator[Mistake]":
             yield _mistake(read, ("chat", "template"), message, "write a path relative to the recipe")
         return
     yield from _refused(read, ("chat", "template"), template_text, template)
+
+
+def _unverified(read: "ReadRecipe") -> "Iterator[Mistake]":
+    """What no test of this project has run."""
+    from alignment.recipe.locate import node_at
+    from alignment.recipe.mistakes import Mistake
+
+    if read.recipe.stage == "ppo" and read.recipe.ppo.sampler != "transformers":
+        place = node_at(read.nodes, ("ppo", "sampler")).place
+        message = (
+            f"ppo.sampler: {read.recipe.ppo.sampler} is unverified: it was never run on a GPU by this project's tests"
+        )
+        yield Mistake(place, message, "look at sampler/logp_gap in the first updates", "warning")
 
 
 def _refused(read: "ReadRecipe", path: tuple, check, *arguments) -> "Iterator[Mistake]":

@@ -551,6 +551,12 @@ def _cap_of_engine(ppo: "PpoSpec") -> None:
         )
 
 
+def _keys_of_engine(ppo: "PpoSpec") -> None:
+    for name, sampler in (("sampler_url", "vllm_server"), ("sampler_memory", "vllm_colocate")):
+        if getattr(ppo, name) is not None and ppo.sampler != sampler:
+            raise BrokenRule(f"{name} is read by sampler: {sampler}, and this is {ppo.sampler}", name)
+
+
 def _gold_is_watched(ppo: "PpoSpec") -> None:
     if "reward_hacking" in ppo.stop_on and ppo.gold is None:
         raise BrokenRule("stop_on: reward_hacking compares the score with a gold score; give 'gold'", "stop_on")
@@ -578,6 +584,12 @@ class PpoSpec(Spec):
     )
     importance_cap: Annotated[float, Field(ge=1)] | None = Field(
         None, description="greatest weight of a token that an engine other than the policy sampled; default: 2"
+    )
+    sampler_url: str | None = Field(
+        None, description="address of the server of vllm_server; default: http://localhost:8000"
+    )
+    sampler_memory: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="part of each GPU's memory that vllm_colocate takes; default: 0.3"
     )
     max_new_tokens: Positive = Field(128, description="longest completion in tokens")
     temperature: Annotated[float, Field(gt=0)] = Field(
@@ -626,7 +638,14 @@ class PpoSpec(Spec):
     alerts: AlertSpec = AlertSpec()
     stop_on: _sequence(AlertName) = Field((), description="alerts that end the run; the others are only said")
 
-    RULES = (_something_rewards, _keys_of_reward_model, _target_of_horizon, _cap_of_engine, _gold_is_watched)
+    RULES = (
+        _something_rewards,
+        _keys_of_reward_model,
+        _target_of_horizon,
+        _cap_of_engine,
+        _keys_of_engine,
+        _gold_is_watched,
+    )
 
 
 class MetricSpec(Spec):

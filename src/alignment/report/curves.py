@@ -8,7 +8,7 @@ from typing import Any
 from alignment.report.svg import line_chart
 
 EVAL = "eval_"
-NOT_DRAWN = {"step", "time", "epoch", "tokens", "num_tokens", "num_input_tokens_seen", "total_flos"}
+NOT_DRAWN = {"lr", "objective/non_score_reward", "rollout/num_truncated", "step", "time", "epoch", "tokens", "num_tokens", "num_input_tokens_seen", "total_flos"}
 # A page of many charts stays below its size: points and hover values are shared out over all lines.
 POINT_BUDGET, HOVER_BUDGET = 6000, 480
 MAX_LINES_PER_PAGE = 40
@@ -32,12 +32,17 @@ GROUPS = (
     Group("Scores", ("max_reward", "mean_reward", "min_reward")),
     Group("Log-probabilities of completions", ("logps/chosen", "logps/rejected"), "nats"),
     Group("Token accuracy", ("mean_token_accuracy",)),
-    Group("Score of completions", ("objective/scores", "objective/rlhf_reward")),
-    Group("KL to the reference", ("objective/kl",), "nats"),
-    Group("Entropy", ("entropy", "objective/entropy"), "nats"),
-    Group("Policy and value loss", ("loss/policy_avg", "loss/value_avg")),
-    Group("Learning rate", ("learning_rate",)),
-    Group("Gradient norm", ("grad_norm",), log=True),
+    Group("Score of completions", ("objective/scores", "objective/rlhf_reward", "objective/gold")),
+    Group("KL to the reference", ("objective/kl", "objective/kl_k3"), "nats"),
+    Group("Entropy", ("entropy", "objective/entropy", "policy/entropy"), "nats"),
+    Group("Completion length", ("rollout/length",), "tokens"),
+    Group("Completions that end", ("rollout/eos_rate",)),
+    Group("Explained variance of the critic", ("val/explained_variance",)),
+    Group("Clipped tokens", ("policy/clipfrac", "val/clipfrac")),
+    Group("Policy and value loss", ("loss/policy", "loss/value")),
+    Group("Where the time goes", ("time/rollout", "time/score", "time/update"), "s"),
+    Group("Learning rate", ("learning_rate", "lr_critic")),
+    Group("Gradient norm", ("grad_norm", "grad_norm/policy", "grad_norm/critic"), log=True),
     Group("Speed", ("tokens_per_second",), "tokens/s"),
     Group("Logits", ("logits/chosen", "logits/rejected")),
 )

@@ -82,7 +82,9 @@ def load_trainable_critic(training: Training, start: Start) -> Policy:
     """
     critic = _load_merged(training, "reward", start)
     if critic.new_head:
-        heads = [one for name, one in critic.model.named_parameters() if "score" in name.split(".") and one.dim() > 1]
+        heads = [
+            one for name, one in critic.model.named_parameters() if "score" in name.split(".") and "lora_" not in name
+        ]
         for head in heads:
             with whole_parameter(head), torch.no_grad():
                 head.zero_()

@@ -5,14 +5,16 @@ its advantages would be those of another policy. One whose kernels are not the t
 each token as it sampled it, and training weighs the token by the ratio of the two.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from alignment.errors import LaunchError
-from alignment.measure.generation import generate_batch
+from alignment.measure.generation import cut_at_stop, generate_batch
 
 Ids = Sequence[int]
 
@@ -73,6 +75,46 @@ class TransformersSampler:
         return [Completion(one.ids, one.stopped, version) for one in made]
 
 
+class Engine(Protocol):
+    """An inference engine with weights of its own. Every rank must call both."""
+
+    def sync_weights(self) -> None:
+        """Takes over the policy's weights as they are now."""
+        ...
+
+    def generate(self, prompts: Sequence[Ids], seed: int) -> list[tuple[list[int], list[float]]]:
+        """For each of this rank's prompts the ids, and the log-probability of each as it was sampled (at the temperature)."""
+        ...
+
+
+class EngineSampler:
+    """An engine beside the trainer: it gets the weights of every update, and each rank samples its share of the prompts."""
+
+    is_policy = False
+
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]) -> None:
+        self._engine, self._tokenizer, self._stop_ids = engine, tokenizer, stop_ids
+        self._version: int | None = None  # of the weights that the engine has
+
+    def sample(self, prompts: Sequence[Ids], *, seed: int, version: int) -> list[Completion]:
+        if self._version != version:
+            self._engine.sync_weights()
+            self._version = version
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        share = len(prompts) // ranks  # the schedule deals whole shares
+        made = self._engine.generate(prompts[rank * share : (rank + 1) * share], seed)
+        own = [self._read(ids, logps) for ids, logps in made]
+        if ranks == 1:
+            return own
+        parts: list[list[Completion] | None] = [None] * ranks
+        dist.all_gather_object(parts, own)
+        return [one for part in parts for one in part]
+
+    def _read(self, ids: list[int], logps: list[float]) -> Completion:
+        kept, stopped = cut_at_stop(ids, self._stop_ids)
+        return Completion(kept, stopped, self._version, tuple(logps[: len(kept)]))
+
+
 def check_completions(completions: Sequence[Completion], num_prompts: int, version: int, is_policy: bool) -> None:
     """Refuses what must not be trained on.
 
@@ -95,4 +137,8 @@ def check_completions(completions: Sequence[Completion], num_prompts: int, versi
             raise LaunchError(
                 f"ppo.sampler: completion {row} has {len(one.logps or ())} log-probabilities for {len(one.ids)} tokens; one each was "
                 "expected, because the engine samples with kernels of its own."
+            )
+        if not is_policy and not all(map(math.isfinite, one.logps)):
+            raise LaunchError(
+                f"ppo.sampler: completion {row} has a log-probability that is not finite; that of the sampled token was expected."
             )

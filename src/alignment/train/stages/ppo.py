@@ -23,7 +23,7 @@ from alignment.train.policy import (
 )
 from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
 from alignment.train.ppo.rewards import RewardModel, Rewards, load_reward_chat, read_asked
-from alignment.train.ppo.samplers import Sampler, TransformersSampler
+from alignment.train.ppo.samplers import EngineSampler, Sampler, TransformersSampler
 from alignment.train.ppo.trainer import PPOTrainer
 from alignment.train.training import Training, open_training
 
@@ -117,6 +117,12 @@ def load_rewards(training: Training) -> Rewards:
 def make_sampler(trainer: PPOTrainer) -> Sampler:
     """What generates, as the recipe names it."""
     spec, manifest = trainer.spec, trainer.training.prepared.manifest
+    if spec.sampler != "transformers":
+        from alignment.train.trl_bridge.vllm import make_engine
+
+        longest = trainer.training.recipe.data.max_length + spec.max_new_tokens
+        engine = make_engine(trainer, spec, stop_ids=manifest["stop_ids"], max_length=longest)
+        return EngineSampler(engine, trainer.training.tokenizer, manifest["stop_ids"])
     return TransformersSampler(
         trainer.policy_view,
         trainer.training.tokenizer,
