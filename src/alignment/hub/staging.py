@@ -65,7 +65,7 @@ def check_verified(run_dir: Path) -> RunFiles:
     """
     run = read_run(run_dir)
     ended = read_json(run_dir / EXIT)
-    if not run.receipt or not (run_dir / "final").is_dir() or ended.get("code", 0) != 0:
+    if not run.receipt or not (run_dir / "final").is_dir() or ended.get("code") != 0:
         raise ArtifactError(
             f"{run_dir}: not finished; a run with a receipt and a verified final/ was expected. The command that started it goes on."
         )
