@@ -1,0 +1,160 @@
+"""Two processes give the losses of one: 30 steps, ragged rows, fp32, accumulation 1 against 2, through the worker itself.
+
+Only the end is left out, where the result is written and read back by a fresh process: no loss comes after it.
+"""
+
+import json
+import os
+import random
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from alignment.launch.ranks import preload, run_ranks
+from alignment.launch.request import TrainRequest
+from alignment.launch.worker import run_worker
+
+STEPS, NUM_ROWS = 30, 90  # 240 positions: two whole epochs and a part of the third
+STRATEGIES = ["ddp", "zero3", "fsdp2"]
+WORDS = [
+    "the",
+    "a",
+    "red",
+    "blue",
+    "small",
+    "old",
+    "bird",
+    "river",
+    "stone",
+    "sings",
+    "falls",
+    "waits",
+    "under",
+    "over",
+    "near",
+]
+
+TRAIN = f"""
+train:
+  max_steps: {STEPS}
+  global_batch_size: 8
+  per_device_train_batch_size: 4
+  learning_rate: 1.0e-3
+  lr_scheduler_type: cosine
+  warmup_steps: 5
+  bf16: false
+  logging_steps: 1
+"""
+START = "model:\n  path: runs/same/pretrain/final\nchat:\n  template: chatml\n"
+LORA = "lora:\n  r: 4\n  lora_alpha: 8\n"
+PAIRS = "data:\n  max_length: 64\n  train:\n    - path: pairs.jsonl\n      format: preference\n"
+CHATS = "data:\n  max_length: 64\n  train:\n    - path: chats.jsonl\n      format: messages\n"
+RECIPES = {
+    "tokenizer": "stage: tokenizer\ntokenizer:\n  algorithm: bpe\n  vocab_size: 300\ndata:\n  train:\n"
+    "    - path: text.jsonl\n      format: text\n",
+    "pretrain": "stage: pretrain\nmodel:\n  config:\n    model_type: llama\n    hidden_size: 32\n    intermediate_size: 64\n"
+    "    num_hidden_layers: 2\n    num_attention_heads: 4\n    max_position_embeddings: 64\n"
+    "tokenizer:\n  path: runs/same/tokenizer/final\ndata:\n  max_length: 64\n  packing: false\n  train:\n"
+    "    - path: text.jsonl\n      format: text\n" + TRAIN,
+    "sft": "stage: sft\n" + START + CHATS + TRAIN,
+    "sft-lora": "stage: sft\n" + START + LORA + CHATS + TRAIN,
+    "reward": "stage: reward\n" + START + PAIRS + TRAIN,
+    "dpo": "stage: dpo\n" + START + PAIRS + TRAIN + "dpo:\n  reference: start\n  beta: 0.5\n",
+}  # fmt: skip
+
+
+def make_rows(kind: str) -> list[dict]:
+    """Rows of 3 to 24 words."""
+    draw = random.Random(kind)
+
+    def words() -> str:
+        return " ".join(draw.choices(WORDS, k=draw.randint(3, 24)))
+
+    makers = {
+        "text": lambda: {"text": words()},
+        "chats": lambda: {"messages": [{"role": role, "content": words()} for role in ("user", "assistant")]},
+        "pairs": lambda: {"prompt": words(), "chosen": words(), "rejected": words()},
+    }
+    return [makers[kind]() for _ in range(NUM_ROWS)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recipes/same, and the runs of tokenizer and pretraining that the other stages start from."""
+    root = tmp_path_factory.mktemp("same")
+    folder = root / "recipes/same"
+    folder.mkdir(parents=True)
+    for name, text in RECIPES.items():
+        (folder / f"{name}.yaml").write_text(text)
+    for kind in ("text", "chats", "pairs"):
+        (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_rows(kind)))
+    preload(["sft", "reward", "dpo"])
+    for name in ("tokenizer", "pretrain"):
+        assert run_ranks(lambda name=name: work(root, name), config=None, num_processes=1, log_dir=root / name) == 0
+    return root
+
+
+def work(root: Path, name: str, out: str | None = None, overrides: tuple[str, ...] = ()) -> int:
+    """A stage from beginning to end, as every rank does it; with `out`, up to its last step."""
+    os.chdir(root)
+    if out is not None:
+        leave_out_the_end()
+    recipe, run_dir = Path(f"recipes/same/{name}.yaml"), Path(f"runs/{out}") if out else None
+    return run_worker(TrainRequest(recipe, out=run_dir, overrides=overrides))
+
+
+def leave_out_the_end() -> None:
+    """Writing and reading back take ten times as long as the steps; in this forked process only."""
+    from alignment.train import finish
+
+    finish.Verifier = lambda: type("NoVerifier", (nullcontext,), {"close": lambda self: None})()
+    finish.write_result = lambda *_: None
+
+
+def losses(
+    study: Path, name: str, strategy: str | None, configs: Path, overrides: tuple[str, ...] = ()
+) -> dict[str, list[float]]:
+    """What a run logs at each step."""
+    out = "-".join([name, strategy or "one", *overrides])
+    if not (study / "runs" / out).exists():
+        config = configs / f"{strategy}.yaml" if strategy else None
+        code = run_ranks(
+            lambda: work(study, name, out, overrides),
+            config=config,
+            num_processes=2 if strategy else 1,
+            log_dir=study / "logs" / out,
+        )
+        assert code == 0
+    lines = [json.loads(line) for line in (study / "runs" / out / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
+    return {key: [line[key] for line in lines] for key in ("step", "loss", "grad_norm", "learning_rate", "tokens")}
+
+
+FAST = [("sft", "ddp"), ("reward", "zero3"), ("dpo", "fsdp2")]
+ALL = [(name, strategy) for name in RECIPES if name != "tokenizer" for strategy in STRATEGIES]
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow, id="-".join(pair)) for pair in ALL],
+)
+def test_two_processes_give_the_losses_of_one(study, configs, name, strategy):
+    one, two = losses(study, name, None, configs), losses(study, name, strategy, configs)
+    assert one["step"] == two["step"] == list(range(1, STEPS + 1))
+    assert (two["learning_rate"], two["tokens"]) == (one["learning_rate"], one["tokens"])
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+    assert abs(one["loss"][0] - one["loss"][-1]) > 2e-3  # it trains
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_in_bf16_the_first_loss_is_that_of_fp32(study, configs, name, strategy):
+    """FSDP2 and ZeRO cast inputs and outputs: log-probabilities from bf16 logits would make the first DPO loss 0.6914."""
+    exact = losses(study, name, None, configs)["loss"][0]
+    found = losses(study, name, strategy, configs, ("train.bf16=true", "train.max_steps=2", "train.warmup_steps=0"))[
+        "loss"
+    ][0]
+    assert found == pytest.approx(exact, abs=1e-4 if name == "dpo" else 2e-3)
