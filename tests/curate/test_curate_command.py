@@ -169,3 +169,13 @@ def test_a_recipe_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.Cap
     full = Path(__file__).parents[1] / "recipe/full/sft.yaml"
     assert main(["curate", str(full), "--out", str(tmp_path)]) == 2
     assert "stage sft; curate was expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["prepare", "preview"])
+def test_other_commands_send_a_curation_to_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([command, str(tmp_path / "r.yaml")]) == 2
+    assert "Run `alignment curate RECIPE --out DIR`" in capsys.readouterr().err

@@ -182,3 +182,25 @@ def test_an_item_is_found_in_other_words_numbers_and_halves_and_tables_are_not(
 ) -> None:
     hit = index.search(text)
     assert (None if hit is None else hit.item) == (None if item is None else f"evals.jsonl:{item} question")
+
+
+def test_the_shipped_chat_recipe_cleans_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import random
+
+    rng = random.Random(4)
+    recipe = Path(__file__).parents[2] / "recipes/curation/chat.yaml"
+    rows = [{"messages": [turn("user", sentence(rng)), turn("assistant", document(rng, 3))]} for _ in range(20)]
+    rows += [{"messages": [rows[0]["messages"][0], turn("assistant", "again")]}]
+    rows += [{"messages": [turn("user", sentence(rng)), turn("assistant", f"{ITEMS[3]['question']} a.b@c.org")]}]
+    rows += [{"messages": [turn("user", sentence(rng)), turn("assistant", "write to a.b@c.org")]}]
+    write_rows(tmp_path / "raw/rows.jsonl", rows)
+    write_rows(tmp_path / "evals.jsonl", ITEMS)
+    monkeypatch.setenv("RAW", str(tmp_path / "raw"))
+    monkeypatch.setenv("EVALS", str(tmp_path / "evals.jsonl"))
+    assert main(["curate", str(recipe), "--out", str(tmp_path / "out")]) == 0
+    kept = read_rows(tmp_path / "out/final")
+    assert len(kept) == 21
+    assert kept[-1]["messages"][1]["content"].startswith("write to <EMAIL-")
+    assert {folder.name for folder in (tmp_path / "out/removed").iterdir()} == {"exact_duplicate", "contaminated"}
+    text = (tmp_path / "out/receipt.json").read_text() + (tmp_path / "out/report.html").read_text()
+    assert "a.b@c.org" not in text

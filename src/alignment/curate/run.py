@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignment.curate import steps
+from alignment.curate import pii, steps
 from alignment.curate.decontaminate import EvalIndex
 from alignment.curate.documents import output_line
 from alignment.curate.executor import run_tasks
@@ -25,9 +25,11 @@ from alignment.curate.joins import join
 from alignment.curate.ledger import Ledger, read_records, write_json
 from alignment.curate.plan import CuratePlan, PlannedStep, Segment
 from alignment.errors import DataError, LaunchError
+from alignment.recipe.schema import PiiSpec
 
 logger = logging.getLogger(__name__)
 _NUM_SHOWN = 3
+_SAMPLE_CHARACTERS = 600
 
 
 def curate(plan: CuratePlan) -> dict[str, Any]:
@@ -230,9 +232,15 @@ def _write_final(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> tuple[
                 if record["language"] is not None:
                     after["language_after"][record["language"] or "none"] += 1
                 if len(samples) < plan.recipe.curate.samples:
-                    samples.append(line[:600])
+                    samples.append(_sample(line))
     receipt["samples"] = {"kept": samples}
     return lines, {name: numbers for name, numbers in after.items() if numbers}
+
+
+def _sample(line: str) -> str:
+    """What the page shows of a row. Rows that were removed early still hold personal data; the page may be passed on."""
+    text = line.rstrip("\n")[:_SAMPLE_CHARACTERS]
+    return pii.replace(text, pii.find(text, PiiSpec().types)).encode("utf-8", "replace").decode()
 
 
 def _write_removed(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> dict[str, int]:
@@ -248,9 +256,7 @@ def _write_removed(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> dict
                 by_reason.setdefault(record["reason"], []).append(line)
                 shown = samples.setdefault(record["reason"], [])
                 if len(shown) < plan.recipe.curate.samples:
-                    shown.append(
-                        f"{record['id']} {json.dumps(why)} {json.dumps(record['row'], ensure_ascii=True)[:500]}"
-                    )
+                    shown.append(_sample(line))
         for reason, written in by_reason.items():
             folder = new / "removed" / reason
             folder.mkdir(exist_ok=True)

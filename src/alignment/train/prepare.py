@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from alignment.data.prepare import Prepared, prepare
+from alignment.errors import RecipeError
 from alignment.models.build import write_initial_model
 from alignment.models.load import resolve_start
 from alignment.models.tokenizer import load_tokenizer
@@ -34,7 +35,15 @@ def prepare_run(recipe: Recipe, recipe_dir: Path, run_dir: Path, cache_dir: Path
 
 
 def load_recipe_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that a recipe names, or its model's; None for the stage that makes one."""
+    """The tokenizer that a recipe names, or its model's; None for the stage that makes one.
+
+    Raises:
+        RecipeError: a recipe of the stage that has no model and no tokenizer.
+    """
+    if recipe.stage == "curate":
+        raise RecipeError(
+            "stage curate: it trains nothing and encodes nothing. Run `alignment curate RECIPE --out DIR`."
+        )
     if recipe.stage == "tokenizer":
         return None
     if "tokenizer" in type(recipe).model_fields and recipe.tokenizer.path:
