@@ -16,6 +16,7 @@ from alignment.recipe.schema import Recipe
 
 RECIPES_FOLDER = "recipes"
 TABLE = "README.md"
+CURATION = "curate.yaml"
 UNKNOWN = "unknown"
 PARTS = ("What and why", "Commands", "Expected results", "What did not work", "Data and licence")
 STATUSES = ("checked", "rehearsed", "trained")
@@ -90,7 +91,9 @@ def read_study(folder: Path) -> Study:
         RecipeError: a recipe or pipeline with mistakes.
     """
     pipelines = [load_pipeline(path) for path in sorted(folder.glob("pipeline*.yaml"), key=lambda path: len(path.name))]
-    paths = dict.fromkeys(path for pipeline in pipelines for path in pipeline.recipes)
+    # Curation has a command of its own and stands in no pipeline.
+    curation = [folder / CURATION] if (folder / CURATION).is_file() else []
+    paths = dict.fromkeys([*curation, *(path for pipeline in pipelines for path in pipeline.recipes)])
     readme = (folder / TABLE).read_text(encoding="utf-8") if (folder / TABLE).is_file() else ""
     hardware, status = _HARDWARE.search(readme), _STATUS.search(readme)
     return Study(
