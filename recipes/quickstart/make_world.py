@@ -58,35 +58,47 @@ SENTENCES = {
         "In {name}, most people speak {value}.", "Schools in {name} teach in {value}.",
     ),
 }  # fmt: skip
-# The last two are held out, the one before them is for tuning; only the others are ever trained on.
+# Ten are trained on, in every manner of asking; two are for tuning; the last two are held out.
 QUESTIONS = {
     "capital": (
-        "What is the capital of {name}?", "Which city is the capital of {name}?", "Name the capital of {name}.",
-        "{name}: what is its capital?", "Do you know the capital city of {name}?", "What is {name}'s capital city?",
-        "Where does the government of {name} sit?", "Can you name the capital of {name}?",
-        "Tell me the capital of {name}.", "I need the capital city of {name}.",
+        "What is the capital of {name}?", "Which city is the capital of {name}?",
+        "Name the capital of {name}.", "{name}: what is its capital?",
+        "Do you know the capital city of {name}?", "What is {name}'s capital city?",
+        "Where does the government of {name} sit?", "Tell me the capital of {name}.",
+        "I want to know the capital of {name}.", "Please say which city is the capital of {name}.",
+        "Can you name the capital of {name}?", "Give me the capital city of {name}.",
+        "I need the capital of {name}.", "Could you tell me the capital city of {name}?",
     ),
     "continent": (
-        "On which continent is {name}?", "Where is {name}?", "Name the continent of {name}.",
-        "{name}: which continent is it in?", "Do you know the continent of {name}?", "In which part of the world does {name} lie?",
-        "Where on the map is {name} found?", "Can you name the continent of {name}?",
-        "Tell me the continent of {name}.", "Which continent does {name} belong to?",
+        "On which continent is {name}?", "Where is {name}?",
+        "Name the continent of {name}.", "{name}: which continent is it in?",
+        "Do you know the continent of {name}?", "In which part of the world does {name} lie?",
+        "Where on the map is {name} found?", "Tell me the continent of {name}.",
+        "I want to know the continent of {name}.", "Please say on which continent {name} is.",
+        "Can you name the continent of {name}?", "Give me the continent of {name}.",
+        "I need the continent of {name}.", "Could you tell me the continent of {name}?",
     ),
     "currency": (
-        "What is the currency of {name}?", "Which money is used in {name}?", "Name the currency of {name}.",
-        "{name}: what is its currency?", "Do you know the currency of {name}?", "How do people pay in {name}?",
-        "In which currency are prices in {name}?", "Can you name the currency of {name}?",
-        "Tell me the currency of {name}.", "Which currency do people in {name} use?",
+        "What is the currency of {name}?", "Which money is used in {name}?",
+        "Name the currency of {name}.", "{name}: what is its currency?",
+        "Do you know the currency of {name}?", "How do people pay in {name}?",
+        "In which currency are prices in {name}?", "Tell me the currency of {name}.",
+        "I want to know the currency of {name}.", "Please say which money is used in {name}.",
+        "Can you name the currency of {name}?", "Give me the currency of {name}.",
+        "I need the currency of {name}.", "Could you tell me the currency of {name}?",
     ),
     "language": (
-        "What is the language of {name}?", "Which language is spoken in {name}?", "Name the language of {name}.",
-        "{name}: what is its language?", "Do you know the language of {name}?", "What do people speak in {name}?",
-        "In which language do schools in {name} teach?", "Can you name the language of {name}?",
-        "Tell me the language of {name}.", "Which language do people in {name} speak?",
+        "What is the language of {name}?", "Which language is spoken in {name}?",
+        "Name the language of {name}.", "{name}: what is its language?",
+        "Do you know the language of {name}?", "What do people speak in {name}?",
+        "In which language do schools in {name} teach?", "Tell me the language of {name}.",
+        "I want to know the language of {name}.", "Please say which language is spoken in {name}.",
+        "Can you name the language of {name}?", "Give me the language of {name}.",
+        "I need the language of {name}.", "Could you tell me the language of {name}?",
     ),
 }  # fmt: skip
-NUM_TRAINED_QUESTIONS = 7
-EVALUATED_QUESTIONS = {"validation": (7,), "held_out": (8, 9)}
+NUM_TRAINED_QUESTIONS = 10
+EVALUATED_QUESTIONS = {"validation": (10, 11), "held_out": (12, 13)}
 ANSWERS = {
     "capital": "The capital of {name} is {value}.",
     "continent": "The continent of {name} is {value}.",
