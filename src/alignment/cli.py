@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("alignment.commands.report", "write the pages of runs and studies anew"),
     "merge": ("alignment.commands.merge", "an adapter-only run into a whole model, compared before it is written"),
     "push": ("alignment.commands.push", "publish the verified result of a run on the Hub"),
+    "reproduce": ("alignment.commands.reproduce", "what made a run or a published model, as a study to run again"),
     "new": ("alignment.commands.new", "copy a recipe or a study to start from"),
     "import": ("alignment.commands.import_", "a recipe of alignment-handbook, TRL, LLaMA-Factory or axolotl as ours"),
 }
@@ -104,7 +105,7 @@ def _nearest(name: str, known: Sequence[str] | dict, everything: str) -> str:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<8} {help_line}" for name, (_, help_line) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<9} {help_line}" for name, (_, help_line) in COMMANDS.items())
     return (
         "usage: alignment COMMAND ... | --version\n\n"
         "Recipes that carry a language model from raw text to an aligned model.\n\n"

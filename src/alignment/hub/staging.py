@@ -20,6 +20,7 @@ from alignment.errors import ArtifactError, PublishError
 from alignment.models.hashes import hash_weights
 from alignment.report.card import CARD, make_card, make_eval_results
 from alignment.report.lineage_files import find_ancestors
+from alignment.report.parents import find_run_dir
 from alignment.report.receipt import RECEIPT, read_receipt
 from alignment.report.redact import SECRET
 from alignment.report.run_files import RECIPE, RunFiles, read_json, read_run
@@ -117,11 +118,24 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_lineage(run: RunFiles, folder: Path) -> None:
     """The recipe of each run before this one that is on this disk, so that the whole chain can be run again."""
-    for ancestor in find_ancestors(run):
-        if ancestor.folder is not None:
-            (folder / LINEAGE).mkdir(exist_ok=True)
-            text = read_run(ancestor.folder).recipe_text
-            (folder / LINEAGE / f"{ancestor.folder.name}.yaml").write_text(text, encoding="utf-8")
+    for before in find_lineage(run):
+        (folder / LINEAGE).mkdir(exist_ok=True)
+        (folder / LINEAGE / f"{before.folder.resolve().name}.yaml").write_text(before.recipe_text, encoding="utf-8")
+
+
+def find_lineage(run: RunFiles) -> list[RunFiles]:
+    """Every run on this disk that this one was made from: models, tokenizers, references, and theirs. Nearest first."""
+    found: dict[Path, RunFiles] = {}
+    waiting = [run]
+    while waiting:
+        current = waiting.pop(0)
+        folders = [ancestor.folder for ancestor in find_ancestors(current)]
+        folders += [find_run_dir(parent["path"]) for parent in current.receipt.get("parents", ())]
+        for folder in folders:
+            if folder is not None and folder.resolve() not in {run.folder.resolve(), *found}:
+                found[folder.resolve()] = read_run(folder)
+                waiting.append(found[folder.resolve()])
+    return list(found.values())
 
 
 def _write_eval_results(run: RunFiles, folder: Path) -> None:
