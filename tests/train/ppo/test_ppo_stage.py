@@ -40,7 +40,7 @@ def run(toy, *overrides: str, lora: bool = False, fresh: bool = False) -> int:
 REWARD = ("ppo.reward_model=reward", "ppo.rewards=[{reward: stops, weight: 0.1}]", "ppo.gold=contains_answer")
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_a_run_leaves_a_policy_and_a_critic_that_load_as_any_model(toy, monkeypatch, lora: bool) -> None:
     monkeypatch.chdir(toy)
     assert run(toy, *REWARD, "train.max_steps=8", lora=lora) == 0
@@ -73,6 +73,7 @@ def test_a_run_leaves_a_policy_and_a_critic_that_load_as_any_model(toy, monkeypa
     assert "Reinforcement learning (PPO)" in page
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_is_gone_on_with_by_the_same_command(toy, monkeypatch) -> None:
     from alignment.train.callbacks import RunLog
 
@@ -96,6 +97,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with_by_the_same_command(toy, monkeyp
     assert [line["step"] for line in lines if "loss" in line] == [1, 4, 8, 12]
 
 
+@pytest.mark.slow
 def test_a_start_that_changed_since_is_refused_before_step_1(toy, monkeypatch, capsys) -> None:
     """The gate of every stage, on a policy that is one of two models."""
     monkeypatch.chdir(toy)

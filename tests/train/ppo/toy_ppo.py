@@ -93,6 +93,9 @@ class TextRewards:
     def __init__(self, function: Any) -> None:
         self.function = function
 
+    def to(self, device: torch.device) -> "TextRewards":
+        return self
+
     def score(self, asked: Sequence[dict], rows: Sequence[Any]) -> list[float]:
         return [float(self.function(row.completion)) for row in rows]
 

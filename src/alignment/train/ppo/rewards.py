@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -68,6 +69,12 @@ class Rewards:
     def __init__(self, spec: PpoSpec, reward_model: RewardModel | None) -> None:
         self._reward_model, self._reward_weight = reward_model, spec.reward_weight
         self._programs = [(one, 1.0) if isinstance(one, str) else (one.reward, one.weight) for one in spec.rewards]
+
+    def to(self, device: torch.device) -> "Rewards":
+        """Puts the reward model on a device, where there is one."""
+        if self._reward_model is not None:
+            self._reward_model.model.to(device)
+        return self
 
     def score(self, asked: Sequence[dict[str, Any]], rows: Sequence[EvalRow]) -> list[float]:
         """Score of each completion. Every rank must call it.

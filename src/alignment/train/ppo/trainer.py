@@ -118,7 +118,7 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
         self.training, self.schedule, self.spec = training, schedule, spec
         self.pad_id = training.prepared.manifest["pad_id"]
         self.reference = reference.to(self.accelerator.device) if reference is not None else None
-        self.rewards = rewards
+        self.rewards = rewards.to(self.accelerator.device)
         self.sampler = make_sampler(self)
         self.shaping = Shaping(**{name: getattr(spec, name) for name in Shaping.__dataclass_fields__})
         self.kl = KLController(spec.kl_coef, spec.kl_target, spec.kl_horizon or DEFAULT_HORIZON)

@@ -109,8 +109,6 @@ def load_rewards(training: Training) -> Rewards:
     trust = training.recipe.model.trust_remote_code
     chat = load_reward_chat(start, spec.reward_template, context.recipe_path.parent, trust_remote_code=trust)
     model = load_frozen_reward_model(training, start)
-    if torch.cuda.is_available() and not context.cpu:
-        model = model.to(torch.device("cuda", torch.cuda.current_device()))
     return Rewards(spec, RewardModel(model, chat, spec.per_device_rollout_batch_size, training.bf16))
 
 
