@@ -29,7 +29,7 @@ PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 PROMPT_COLUMNS = ("prompt_ids",)
 _TEXT_BATCH = 1000
 _MIN_FAST_DOCUMENTS = 500  # trying the fast engine costs as much as encoding some hundred
-_NUM_TRIED = 100
+_NUM_TRIED, _TRIED_CHARACTERS = 50, 2000
 _NUM_SHOWN = 3
 
 Kind = Literal["text", "chat", "pair"]
@@ -208,9 +208,7 @@ def _choose_engine(chat: Chat, examples: Sequence[ExampleRow]) -> Engine:
     if len(documents) < _MIN_FAST_DOCUMENTS:
         return tokenize
     sample = documents[:: max(1, len(documents) // _NUM_TRIED)][:_NUM_TRIED]
-    return (
-        make_engine(chat.tokenizer, [text for text in sample if not chat.encoder.special_re.search(text)]) or tokenize
-    )
+    return make_engine(chat.tokenizer, [text[:_TRIED_CHARACTERS] for text in sample]) or tokenize
 
 
 def _encode_prompted_text(chat, example: Example, spec: EncodeSpec, prompts: bool, tally: "_Tally") -> list[EncodedRow]:
