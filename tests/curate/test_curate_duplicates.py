@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 from dirty import change_words, document
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.curate.duplicates import Rank, Sketcher, choose_survivors, exact_key, group_near
@@ -84,6 +84,7 @@ def test_two_texts_are_not_their_joined_text() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(1, 4)), max_size=40))
+@settings(deadline=None)
 def test_the_survivor_is_the_first_by_the_rules_and_there_is_one_a_group(rows: list[tuple[int, int, int]]) -> None:
     groups, source, length = (np.array([row[index] for row in rows], dtype=np.int64) for index in range(3))
     survivors = choose_survivors(groups, Rank(source, length).order(("source", "longest", "first")))

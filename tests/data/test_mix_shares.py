@@ -38,6 +38,7 @@ def slow_quotas(shares: list[Fraction], total: int) -> list[int]:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(20, 5000))
+@settings(deadline=None)
 def test_quotas_add_up_to_the_total_and_are_those_of_a_slow_oracle(parts: list[int], total: int) -> None:
     shares = [Fraction(part, sum(parts)) for part in parts]
     sharing = Sharing("rows", None, total, 1.0)

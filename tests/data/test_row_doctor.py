@@ -180,17 +180,23 @@ def test_x3_a_dataset_script_is_never_run(tmp_path: Path) -> None:
 
 
 ATTACKS = {
-    "endless loop": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "a gigabyte": "{{ 'x' * 10 ** 9 }}",
-    "all of Python": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "endless loop": (
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+        r"evil\.jinja needs more than 0\.7 s",
+    ),
+    "a gigabyte": ("{{ 'x' * 10 ** 9 }}", r"evil\.jinja needs more than 512 MiB"),
+    "all of Python": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not hold what training needs|refuses"),
 }
 
 
-@pytest.mark.parametrize("template", ATTACKS.values(), ids=ATTACKS)
-def test_x4_a_template_that_attacks_is_stopped(tmp_path: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.7)
+@pytest.mark.parametrize(("template", "said"), ATTACKS.values(), ids=ATTACKS)
+def test_x4_a_template_that_attacks_is_stopped(
+    tmp_path: Path, template: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "range" in template:
+        monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.7)
     (tmp_path / "evil.jinja").write_text(template)
-    with pytest.raises(DataError, match="evil"):
+    with pytest.raises(DataError, match=said):
         load_chat(make_tokenizer("chatml", "bytes"), ChatSpec(template="evil.jinja"), tmp_path)
 
 
