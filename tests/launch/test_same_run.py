@@ -6,6 +6,8 @@ Only the end is left out, where the result is written and read back by a fresh p
 import json
 import os
 import random
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -116,6 +118,8 @@ def losses(
     study: Path, name: str, strategy: str | None, configs: Path, overrides: tuple[str, ...] = ()
 ) -> dict[str, list[float]]:
     """What a run logs at each step."""
+    if (name, strategy, overrides) == ("pretrain", None, ()):
+        return read_log(study / "runs/same/pretrain")
     out = "-".join([name, strategy or "one", *overrides])
     if not (study / "runs" / out).exists():
         config = configs / f"{strategy}.yaml" if strategy else None
@@ -126,7 +130,11 @@ def losses(
             log_dir=study / "logs" / out,
         )
         assert code == 0
-    lines = [json.loads(line) for line in (study / "runs" / out / "metrics.jsonl").read_text().splitlines()]
+    return read_log(study / "runs" / out)
+
+
+def read_log(run_dir: Path) -> dict[str, list[float]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
     return {key: [line[key] for line in lines] for key in ("step", "loss", "grad_norm", "learning_rate", "tokens")}
 
@@ -158,3 +166,24 @@ def test_in_bf16_the_first_loss_is_that_of_fp32(study, configs, name, strategy):
         "loss"
     ][0]
     assert found == pytest.approx(exact, abs=1e-4 if name == "dpo" else 2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_accelerate_launch_is_the_same_thing(study, configs, strategy):
+    """The command of the manuals, to the verified end."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configs / f"{strategy}.yaml")]
+    command += [
+        "--num_processes",
+        "2",
+        "-m",
+        "alignment",
+        "train",
+        "recipes/same/sft.yaml",
+        "--out",
+        f"runs/accelerate-{strategy}",
+    ]
+    subprocess.run(command, cwd=study, check=True, timeout=600)
+    assert json.loads((study / f"runs/accelerate-{strategy}/exit.json").read_text())["code"] == 0
+    found = read_log(study / f"runs/accelerate-{strategy}")
+    assert found["loss"] == pytest.approx(losses(study, "sft", None, configs)["loss"], abs=1e-5)

@@ -18,6 +18,11 @@ def use_cpu_ranks(strategy: str) -> None:
     os.environ.pop("ACCELERATE_USE_CPU", None)  # accelerate would then look at neither FSDP nor DeepSpeed
     from accelerate.state import PartialState
 
+    if strategy.startswith("zero"):
+        from alignment.launch.deepspeed import load_shared_memory_op
+
+        # DeepSpeed would build it in a folder whose lock outlives a build that was killed, and then wait for ever.
+        load_shared_memory_op()
     if not getattr(PartialState, "_is_for_cpu_ranks", False):
         _change(PartialState)
 
