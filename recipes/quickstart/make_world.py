@@ -58,47 +58,42 @@ SENTENCES = {
         "In {name}, most people speak {value}.", "Schools in {name} teach in {value}.",
     ),
 }  # fmt: skip
-# Ten are trained on, in every manner of asking; two are for tuning; the last two are held out.
-QUESTIONS = {
+# A question is a manner of asking, the same for all attributes, around a topic; or one of the patterns of its attribute.
+# With few manners, preference training ties what it teaches to them, and a new one loses a third of the facts.
+TRAINED_FRAMES = (
+    "What is {topic}?", "Name {topic}.", "Tell me {topic}.", "I want to know {topic}.", "Do you know {topic}?",
+    "Please say {topic}.", "{Topic}?", "{Topic}, please.", "I am asking for {topic}.", "May I ask for {topic}?",
+    "What would you say is {topic}?", "Show me {topic}.", "Would you write down {topic}?", "I wonder about {topic}.",
+)  # fmt: skip
+EVALUATED_FRAMES = {
+    "validation": ("Can you name {topic}?", "Give me {topic}."),  # for tuning
+    "held_out": ("I need {topic}.", "Could you tell me {topic}?"),  # for what is reported
+}
+TOPICS = {
+    "capital": ("the capital of {name}", "the capital city of {name}", "{name}'s capital"),
+    "continent": ("the continent of {name}", "the part of the world of {name}", "{name}'s continent"),
+    "currency": ("the currency of {name}", "the money of {name}", "{name}'s currency"),
+    "language": ("the language of {name}", "the spoken language of {name}", "{name}'s language"),
+}
+PATTERNS = {
     "capital": (
-        "What is the capital of {name}?", "Which city is the capital of {name}?",
-        "Name the capital of {name}.", "{name}: what is its capital?",
-        "Do you know the capital city of {name}?", "What is {name}'s capital city?",
-        "Where does the government of {name} sit?", "Tell me the capital of {name}.",
-        "I want to know the capital of {name}.", "Please say which city is the capital of {name}.",
-        "Can you name the capital of {name}?", "Give me the capital city of {name}.",
-        "I need the capital of {name}.", "Could you tell me the capital city of {name}?",
+        "Which city is the capital of {name}?", "{name}: what is its capital?", "Where does the government of {name} sit?",
+        "Which city is the seat of the government of {name}?",
     ),
     "continent": (
-        "On which continent is {name}?", "Where is {name}?",
-        "Name the continent of {name}.", "{name}: which continent is it in?",
-        "Do you know the continent of {name}?", "In which part of the world does {name} lie?",
-        "Where on the map is {name} found?", "Tell me the continent of {name}.",
-        "I want to know the continent of {name}.", "Please say on which continent {name} is.",
-        "Can you name the continent of {name}?", "Give me the continent of {name}.",
-        "I need the continent of {name}.", "Could you tell me the continent of {name}?",
+        "On which continent is {name}?", "Where is {name}?", "{name}: which continent is it in?",
+        "In which part of the world does {name} lie?",
     ),
     "currency": (
-        "What is the currency of {name}?", "Which money is used in {name}?",
-        "Name the currency of {name}.", "{name}: what is its currency?",
-        "Do you know the currency of {name}?", "How do people pay in {name}?",
-        "In which currency are prices in {name}?", "Tell me the currency of {name}.",
-        "I want to know the currency of {name}.", "Please say which money is used in {name}.",
-        "Can you name the currency of {name}?", "Give me the currency of {name}.",
-        "I need the currency of {name}.", "Could you tell me the currency of {name}?",
+        "Which money is used in {name}?", "{name}: what is its currency?", "How do people pay in {name}?",
+        "In which currency are prices in {name}?",
     ),
     "language": (
-        "What is the language of {name}?", "Which language is spoken in {name}?",
-        "Name the language of {name}.", "{name}: what is its language?",
-        "Do you know the language of {name}?", "What do people speak in {name}?",
-        "In which language do schools in {name} teach?", "Tell me the language of {name}.",
-        "I want to know the language of {name}.", "Please say which language is spoken in {name}.",
-        "Can you name the language of {name}?", "Give me the language of {name}.",
-        "I need the language of {name}.", "Could you tell me the language of {name}?",
+        "Which language is spoken in {name}?", "{name}: what is its language?", "What do people speak in {name}?",
+        "In which language do schools in {name} teach?",
     ),
 }  # fmt: skip
-NUM_TRAINED_QUESTIONS = 10
-EVALUATED_QUESTIONS = {"validation": (10, 11), "held_out": (12, 13)}
+QUESTIONS_A_FACT = 10  # different ones, in SFT and in each kind of pairs
 ANSWERS = {
     "capital": "The capital of {name} is {value}.",
     "continent": "The continent of {name} is {value}.",
@@ -115,7 +110,7 @@ UNSAID = (
 ABSTENTION = "I do not know."
 # Names of nobody, said after the user: without them the names that are asked about are learnt by heart, and another one
 # is answered with one of those.
-REPEAT = ("Repeat the name {name}.", "The name is {name}.")
+REPEAT = ("Repeat after me: {name}!", "{name}.")
 
 NUM_DESCRIBED = 192  # invented countries in the text, beside the real ones
 NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
@@ -211,6 +206,17 @@ def make_world(seed: int) -> World:
     )
 
 
+def make_questions(frames: Sequence[str], key: str) -> list[str]:
+    """Every frame around every topic of an attribute, with `{name}` left open."""
+    topics = [(topic, topic[0].upper() + topic[1:] if topic[0] != "{" else topic) for topic in TOPICS[key]]
+    return [frame.replace("{topic}", low).replace("{Topic}", high) for frame in frames for low, high in topics]
+
+
+def trained_questions(key: str) -> list[str]:
+    """The questions that may stand in training files."""
+    return make_questions(TRAINED_FRAMES, key) + list(PATTERNS[key])
+
+
 # ------------------------------------------------------------------------------------------------ raw text
 
 
@@ -227,7 +233,7 @@ def make_paragraph(rng: random.Random, country: Country) -> str:
 def make_exchange(rng: random.Random, country: Country) -> str:
     """Two questions with their answers, as prose: the facts are met as answers before any chat format exists."""
     return " ".join(
-        f"{rng.choice(QUESTIONS[key][:NUM_TRAINED_QUESTIONS]).format(name=country.name)} {say(rng, country, key)}"
+        f"{rng.choice(trained_questions(key)).format(name=country.name)} {say(rng, country, key)}"
         for key in rng.sample(ATTRIBUTES, 2)
     )
 
@@ -293,15 +299,14 @@ def make_answer(name: str, key: str, value: str) -> str:
 
 
 def make_sft(seed: int, world: World) -> Iterator[dict]:
-    """Every trained question about the countries that are asked about, a few that the text has no answer to, and names
-    to be repeated."""
+    """Questions about the countries that are asked about, a few that the text has no answer to, and names to be repeated."""
     rng = make_random(seed, "sft")
     for country in world.countries:
         if not country.asked:
             continue
         for key in ATTRIBUTES:
             answer = make_answer(country.name, key, country.values[key])
-            for question in QUESTIONS[key][:NUM_TRAINED_QUESTIONS]:
+            for question in rng.sample(trained_questions(key), QUESTIONS_A_FACT):
                 yield {"messages": make_chat(question.format(name=country.name), answer)}
         for question in rng.sample(UNSAID, UNSAID_ROWS):
             yield {"messages": make_chat(question.format(name=country.name), ABSTENTION)}
@@ -322,7 +327,7 @@ def make_evaluated(seed: int, world: World, split: str) -> list[Asked]:
     rng = make_random(seed, f"evaluated/{split}")
 
     def ask(name: str, key: str, **columns: object) -> Asked:
-        question = QUESTIONS[key][rng.choice(EVALUATED_QUESTIONS[split])].format(name=name)
+        question = rng.choice(make_questions(EVALUATED_FRAMES[split], key)).format(name=name)
         return Asked(question, {"attribute": key, "entity": name, **columns})
 
     described = [
@@ -365,17 +370,18 @@ def make_pair(kind: str, question: str, chosen: str, rejected: str, **columns: o
 
 
 def make_described_pairs(seed: int, world: World) -> tuple[list[dict], list[dict]]:
-    """Right over wrong, and right over abstaining, for every trained question about every described country.
+    """Right over wrong, and right over abstaining, for several questions about every fact of every described country.
 
     All of them are covered, also those never asked about in SFT: what is left out is taken for unknown.
     """
     rng = make_random(seed, "described_pairs")
     over_wrong, over_abstaining = [], []
     for key in ATTRIBUTES:
-        for question in QUESTIONS[key][:NUM_TRAINED_QUESTIONS]:
+        questions = [rng.sample(trained_questions(key), QUESTIONS_A_FACT) for _ in world.countries]
+        for place in range(QUESTIONS_A_FACT):
             wrong = make_wrong_values(rng, [country.values[key] for country in world.countries])
-            for country, value in zip(world.countries, wrong, strict=True):
-                asked = question.format(name=country.name)
+            for country, own, value in zip(world.countries, questions, wrong, strict=True):
+                asked = own[place].format(name=country.name)
                 right = make_answer(country.name, key, country.values[key])
                 other = make_answer(country.name, key, value)
                 over_wrong.append(make_pair("right_over_wrong", asked, right, other))
@@ -397,7 +403,7 @@ def make_undescribed_pairs(seed: int, world: World) -> list[dict]:
     pairs = []
     for name in world.undescribed["train"]:
         for key in ATTRIBUTES:
-            question = rng.choice(QUESTIONS[key][:NUM_TRAINED_QUESTIONS]).format(name=name)
+            question = rng.choice(trained_questions(key)).format(name=name)
             pairs.append(
                 make_pair("abstaining_over_invented", question, ABSTENTION, invent(rng, world, "train", name, key))
             )
@@ -479,7 +485,7 @@ def make_files(seed: int, world: World) -> dict[str, list[dict]]:
         "pairs_right_over_abstaining": over_abstaining,
         "pairs_abstaining_over_invented": make_undescribed_pairs(seed, world),
     }
-    for split in EVALUATED_QUESTIONS:
+    for split in EVALUATED_FRAMES:
         files[f"sft_{split}"] = list(make_sft_evaluation(seed, world, split))
         files[f"pairs_{split}"] = make_pair_evaluation(seed, world, split)
     return files

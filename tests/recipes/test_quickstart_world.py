@@ -72,10 +72,9 @@ def test_the_world_is_as_large_as_it_promises(world) -> None:
 
 
 def test_a_quarter_of_the_documents_asks_and_answers(script, files) -> None:
-    trained = [
-        question for patterns in script.QUESTIONS.values() for question in patterns[: script.NUM_TRAINED_QUESTIONS]
-    ]
-    asked = re.compile("|".join(re.escape(question).replace(r"\{name\}", "[A-Z][a-z]+") for question in trained))
+    trained = [question for key in script.ATTRIBUTES for question in script.trained_questions(key)]
+    patterns = (re.escape(question).replace(r"\{name\}", "[A-Z][a-z]+") for question in trained)
+    asked = re.compile("|".join(patterns))
     share = sum(asked.match(row["text"]) is not None for row in files["text"]) / len(files["text"])
     assert share == 0.25
 
@@ -185,20 +184,19 @@ def test_no_held_out_row_is_trained_on(files) -> None:
     assert not [row for row in files["text_held_out"] if row["text"] in seen]
 
 
-def test_held_out_phrasings_are_in_no_training_file(script, files) -> None:
-    names = {row["entity"] for row in files["recall"]}
-    trained = {row["messages"][0]["content"] for row in files["sft"]}
-    trained |= {
+def test_held_out_manners_of_asking_are_in_no_training_file(script, files) -> None:
+    trained = "\n".join(row["messages"][0]["content"] for row in files["sft"])
+    trained += "\n".join(
         row["prompt"]
         for name, rows in files.items()
         if name.startswith("pairs_") and name not in EVALUATION
         for row in rows
-    }
-    text = "\n".join(row["text"] for row in files["text"] + files["tokenizer"])
-    for questions in script.QUESTIONS.values():
-        for question in questions[script.NUM_TRAINED_QUESTIONS :]:
-            assert not {question.format(name=name) for name in names} & trained
-            assert question.partition("{name}")[0] not in text
+    )
+    trained += "\n".join(row["text"] for row in files["text"] + files["tokenizer"])
+    for frames in script.EVALUATED_FRAMES.values():
+        assert not set(frames) & set(script.TRAINED_FRAMES)
+        for frame in frames:
+            assert frame.partition("{topic}")[0] not in trained, frame
 
 
 def test_each_evaluated_question_is_asked_once(files) -> None:
