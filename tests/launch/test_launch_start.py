@@ -197,12 +197,19 @@ def test_no_more_cpu_ranks_than_cores_unless_they_are_asked_for(study, monkeypat
     assert (study / "rank2of3").exists()
 
 
-def test_a_lost_rank_is_written_where_rank_0_could_not(study, monkeypatch):
+@pytest.mark.parametrize("removes", [False, True], ids=["before it began", "when it had begun"])
+def test_a_lost_rank_is_written_where_rank_0_could_not(study, monkeypatch, removes):
+    old = study / "runs/study/sft" / EXIT
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"code": 75}))
+
     def work(request: TrainRequest) -> int:
         import os
         import time
 
         if os.environ["RANK"] == "0":
+            if removes:
+                old.unlink()
             time.sleep(30)
         return 4
 

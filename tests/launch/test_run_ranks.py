@@ -196,7 +196,7 @@ def test_sigterm_reaches_every_rank_and_ranks_may_seal_their_work(configs, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_ends_the_ranks_is_the_exit_code(configs, tmp_path, number):
+def test_a_signal_that_ends_the_ranks_is_the_exit_code(configs, tmp_path, caplog, number):
     def work() -> int:
         wait_for_ranks(tmp_path)
         if rank() == 0:
@@ -206,6 +206,7 @@ def test_a_signal_that_ends_the_ranks_is_the_exit_code(configs, tmp_path, number
 
     code, seconds = run(work, configs / "ddp.yaml", tmp_path)
     assert code == 128 + number
+    assert f"ended by {number.name}; the same command goes on" in caplog.text
     assert seconds < LONG / 2
 
 

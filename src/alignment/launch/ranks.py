@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, Preempted
 from alignment.launch.children import (
     FORWARDED,
     Children,
@@ -193,9 +193,12 @@ def _report(children: Children, logs: list[Path | None]) -> int:
     rank, code = failure
     status = children.statuses[rank]
     log = logs[rank]
-    if log is not None and children.statuses[0] != status:
+    if children.signalled is not None and code != Preempted.code:
+        name = signal.Signals(children.signalled).name
+        logger.warning("ended by %s; the same command goes on from the last checkpoint.", name)
+    elif log is not None and children.statuses[0] != status:
         logger.error("rank %d ended with %s; the last lines of %s:\n%s", rank, describe_status(status), log, _tail(log))
-    elif status < 0 and children.signalled is None:
+    elif status < 0:
         logger.error(
             "rank %d was lost: it ended with %s. Look whether memory ran out; the same command goes on from the last checkpoint.",
             rank,

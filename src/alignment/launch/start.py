@@ -94,7 +94,7 @@ def launch_ranks(request: TrainRequest, recipe: Recipe, config: LaunchConfig) ->
         log_dir=run_dir / LOGS,
         accelerate_args=request.accelerate_args,
     )
-    if code not in (0, RecipeError.code) and _stamp(run_dir) == before:
+    if code not in (0, RecipeError.code) and not _is_written(run_dir, before):
         write_exit(run_dir, code, f"a rank failed: see {run_dir / LOGS}", resume_command(request))
     return code
 
@@ -131,6 +131,11 @@ def _stamp(run_dir: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
+def _is_written(run_dir: Path, before: int | None) -> bool:
+    """Whether rank 0 wrote exit.json in this launch; it removes an old one when it begins."""
+    return _stamp(run_dir) not in (None, before)
+
+
 # ------------------------------------------------------------------------------------------------ GPUs
 
 
@@ -149,7 +154,7 @@ def launch_processes(request: TrainRequest, recipe: Recipe, config: LaunchConfig
         _check_gpus(request, config)
     before = _stamp(run_dir)
     status = run_child(make_command(request, recipe, config))
-    if status != 0 and _stamp(run_dir) != before:
+    if status != 0 and _is_written(run_dir, before):
         return read_json(run_dir / EXIT).get("code", LaunchError.code)
     if status == 1 and config is not None and not several_machines:
         status = LaunchError.code
