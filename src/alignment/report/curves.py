@@ -8,7 +8,18 @@ from typing import Any
 from alignment.report.svg import line_chart
 
 EVAL = "eval_"
-NOT_DRAWN = {"lr", "objective/non_score_reward", "rollout/num_truncated", "step", "time", "epoch", "tokens", "num_tokens", "num_input_tokens_seen", "total_flos"}
+NOT_DRAWN = {
+    "lr",
+    "objective/non_score_reward",
+    "rollout/num_truncated",
+    "step",
+    "time",
+    "epoch",
+    "tokens",
+    "num_tokens",
+    "num_input_tokens_seen",
+    "total_flos",
+}
 # A page of many charts stays below its size: points and hover values are shared out over all lines.
 POINT_BUDGET, HOVER_BUDGET = 6000, 480
 MAX_LINES_PER_PAGE = 40
