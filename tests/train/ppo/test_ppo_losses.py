@@ -29,8 +29,8 @@ def test_the_value_gradient_is_that_of_finite_differences(clip: float) -> None:
 
 
 def test_exactly_the_tokens_beyond_the_clip_on_the_good_side_have_no_gradient() -> None:
-    """Ratios 0.7, 0.9, 1.2, 1.4 with advantages of either sign; the clip is 0.8 to 1.3."""
-    ratios = torch.tensor([0.7, 0.9, 1.2, 1.4] * 2, dtype=torch.float64)
+    """Ratios 0.7, 0.9, 1.25, 1.4 with advantages of either sign; the clip is 0.8 to 1.3."""
+    ratios = torch.tensor([0.7, 0.9, 1.25, 1.4] * 2, dtype=torch.float64)
     advantages = torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=torch.float64)
     logps = ratios.log().requires_grad_()
     loss, sums = clipped_loss(logps, torch.zeros(8, dtype=torch.float64), advantages)

@@ -84,8 +84,10 @@ def test_a_pad_token_that_is_also_sampled_counts_where_it_was_sampled() -> None:
     rows = [[5, 6, PAD, 8, PAD], [7, 8, 9]]
     together, alone = look(model, rows, [2, 1]), look(model, rows[:1], [2])
     assert together[0].numel() == 3 + 2
-    for found, expected in zip(together, alone, strict=True):
+    other_pad = model("update", **collate(rows, [2, 1], 35), temperature=0.7)
+    for found, expected, other in zip(together, alone, other_pad, strict=True):
         torch.testing.assert_close(found[:3], expected)
+        torch.testing.assert_close(found, other)
 
 
 def test_gradients_do_not_touch_padding_or_the_prompts_own_predictions() -> None:

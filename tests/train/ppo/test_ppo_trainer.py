@@ -1,5 +1,6 @@
 """The trainer: what must hold at its first step, how many steps there are, what it does not depend on, and that it learns."""
 
+import dataclasses
 import math
 
 import pytest
@@ -71,6 +72,17 @@ def test_optimizer_steps_are_updates_times_epochs_times_mini_batches(
     assert asked == [prompts[row] for row in trainer.training.order]
 
 
+def cut_raggedly(trainer) -> None:
+    """Completions of 1 to 12 tokens: this policy hardly ever stops by itself."""
+    real = trainer.sampler.sample
+
+    def sample(prompts, *, seed: int, version: int) -> list:
+        made = real(prompts, seed=seed, version=version)
+        return [dataclasses.replace(one, ids=one.ids[: 1 + 5 * n % 12]) for n, one in enumerate(made)]
+
+    trainer.sampler.sample = sample
+
+
 def test_accumulation_is_not_seen(toy) -> None:
     """Completions of different lengths; SGD shows the gradient itself."""
     weights = []
@@ -79,6 +91,7 @@ def test_accumulation_is_not_seen(toy) -> None:
             toy, "train.max_steps=4", f"train.per_device_train_batch_size={per_device}", "train.optim=sgd",
             "train.learning_rate=0.1", "ppo.max_new_tokens=12", run=f"split{per_device}",
         )  # fmt: skip
+        cut_raggedly(trainer)
         before = get_weights(trainer)
         trainer.train()
         weights.append(get_weights(trainer))
@@ -133,7 +146,9 @@ def test_a_critic_warms_up_while_the_policy_stays_where_it_is(toy) -> None:
     trainer.train()
     assert [one["policy"] for one in moved] == [False] * 4 + [True] * 4
     assert all(one["critic"] for one in moved)
-    assert read_lines(trainer)[4]["objective/kl"] == 0.0
+    lines = read_lines(trainer)
+    assert [line["grad_norm/policy"] == 0 for line in lines] == [True] * 4 + [False] * 4
+    assert lines[4]["objective/kl"] == 0.0
 
 
 def test_gradients_of_policy_and_critic_are_clipped_apart(toy) -> None:
