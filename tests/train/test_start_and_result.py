@@ -163,6 +163,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(study, monkeypatch) -
     monkeypatch.setattr(RunLog, "on_step_end", cut_off)
     with pytest.raises(KeyboardInterrupt):
         written.run("cut")
+    assert written.read_json(study / "runs/study/cut/exit.json")["code"] == 130
     monkeypatch.setattr(RunLog, "on_step_end", real)
     assert written.run("cut") == 0
     whole, cut = (study / "runs/study" / name for name in ("whole", "cut"))

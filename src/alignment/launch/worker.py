@@ -26,6 +26,7 @@ from alignment.train.run_folder import judge_run, locked, prepared_folder, set_a
 
 logger = logging.getLogger("alignment")
 REFUSED = "refused"
+INTERRUPTED = 130  # 128 + SIGINT, as the command line reports it
 WAIT_SECONDS = 600
 _POLL_SECONDS = 0.1
 
@@ -84,6 +85,9 @@ def _noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
         code, reason = 0, "done"
     except AlignmentError as error:
         code, reason = error.code, str(error)
+        raise
+    except KeyboardInterrupt:
+        code, reason = INTERRUPTED, "interrupted from the keyboard"
         raise
     finally:
         command = shlex.join(request.command) or f"alignment train {request.recipe_path}"
