@@ -12,7 +12,7 @@ from alignment.recipe.schema import RECIPES
 from alignment.recipe.shape import walk_fields
 
 DOCS = Path(__file__).parent.parent / "docs"
-GUIDES = ("coming-from.md", "push.md", "recipes.md")
+GUIDES = ("coming-from.md", "publish.md", "recipes.md")
 TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in GUIDES}
 
 
@@ -45,7 +45,7 @@ def test_every_key_of_ours_in_the_table_of_keys_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", re.findall(r"recipes/[a-z0-9.-]+(?:/[\w-]+\.yaml)?", TEXTS["coming-from.md"] + TEXTS["push.md"])
+    "path", re.findall(r"recipes/[a-z0-9.-]+(?:/[\w-]+\.yaml)?", TEXTS["coming-from.md"] + TEXTS["publish.md"])
 )
 def test_recipes_that_are_shown_are_there_or_the_readers_own(path: str) -> None:
     theirs = ("recipes/my-study", "recipes/accelerate", "recipes/zephyr-7b-beta")
