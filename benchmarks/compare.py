@@ -31,25 +31,26 @@ METRICS = {
     "wall_s": "wall seconds",
 }
 LOSS_LINE = re.compile(r"'loss'")
+TOKENS = re.compile(r"'num_tokens': '?([\d.e+]+)")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One command: arrival time of each step's log line in seconds after launch, and what it used."""
+    """One command: arrival time of each step's log line in seconds after launch, tokens seen by then, and what it used."""
 
     step_seconds: list[float]
+    step_tokens: list[int]  # without padding, as each side counts them itself
     wall_s: float
     cpu_s: float
     memory_mib: float
 
-    def figures(self, tokens: int) -> dict[str, float]:
-        """The compared numbers; `tokens` are all tokens of the run without padding."""
-        steps = len(self.step_seconds)
-        share = (steps - SKIPPED_STEPS) / steps
-        steady = self.step_seconds[-1] - self.step_seconds[SKIPPED_STEPS - 1]
+    def figures(self) -> dict[str, float]:
+        """The compared numbers. Both sides shuffle, so a window of steps does not hold the same rows: tokens are counted."""
+        seconds = self.step_seconds[-1] - self.step_seconds[SKIPPED_STEPS - 1]
+        tokens = self.step_tokens[-1] - self.step_tokens[SKIPPED_STEPS - 1]
         return {
             "first_step_s": self.step_seconds[0],
-            "tokens_per_s": tokens * share / steady,
+            "tokens_per_s": tokens / seconds,
             "memory_mib": self.memory_mib,
             "cpu_s": self.cpu_s,
             "wall_s": self.wall_s,
@@ -66,18 +67,19 @@ def run_command(command: list[str], folder: Path, environment: dict[str, str]) -
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    seconds, lines = [], []
+    seconds, tokens, lines = [], [], []
     for line in process.stdout:
         lines.append(line)
         if LOSS_LINE.search(line):
             seconds.append(time.perf_counter() - begun)
+            tokens += [int(float(found)) for found in TOKENS.findall(line)]
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     output = "".join(lines)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
     wall = time.perf_counter() - begun
-    return Measured(seconds, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), output
+    return Measured(seconds, tokens, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), output
 
 
 def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
@@ -90,8 +92,9 @@ def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) ->
         environment,
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    seconds = [line["time"] - begun for line in lines if "loss" in line]
-    return Measured(seconds, measured.wall_s, measured.cpu_s, measured.memory_mib)
+    steps = [line for line in lines if "loss" in line]
+    seconds, tokens = [line["time"] - begun for line in steps], [line["tokens"] for line in steps]
+    return Measured(seconds, tokens, measured.wall_s, measured.cpu_s, measured.memory_mib)
 
 
 def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
@@ -122,7 +125,7 @@ def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[flo
     table: dict[str, dict[str, list[float]]] = {"ours": {}, "trl": {}}
     for run in range(runs):
         for side, runner in (("ours", run_ours), ("trl", run_trl))[:: 1 if run % 2 == 0 else -1]:
-            figures = runner(cell, folder, run, environment).figures(cell.tokens)
+            figures = runner(cell, folder, run, environment).figures()
             for name, value in figures.items():
                 table[side].setdefault(name, []).append(value)
             print(f"{cell.name} run {run} {side}: " + ", ".join(f"{k} {v:.1f}" for k, v in figures.items()), flush=True)

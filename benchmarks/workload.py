@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEED = 0
-ROWS = 480
+ROWS = 160
 MAX_LENGTH = 256
 BATCH = 8
 WORDS = 400
