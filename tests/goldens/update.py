@@ -81,7 +81,23 @@ def write_golden(path: Path, golden: dict) -> None:
     print(path)
 
 
+def update_quickstart() -> None:
+    """In a folder of its own, which becomes the current one."""
+    import os
+    import tempfile
+
+    sys.path.insert(0, str(HERE))
+    import quickstart
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        trace = quickstart.make_trace(Path(folder))
+        os.chdir(HERE)
+    write_golden(quickstart.PATH, trace)
+
+
 if __name__ == "__main__":
     for name in TEMPLATES:
         write_golden(golden_path(name), chat_golden(name))
     write_golden(HERE / "trl_templates.json", trl_golden())
+    update_quickstart()
