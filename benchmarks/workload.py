@@ -18,13 +18,11 @@ class Cell:
     """One comparison.
 
     Attributes:
-        tokens: all tokens of the run without padding, as both sides see them.
         settings: one line for the table: everything that both sides have in common.
     """
 
     name: str
     trl_command: str
-    tokens: int
     settings: str
 
 
@@ -178,17 +176,4 @@ def _make_cell(folder: Path, name: str) -> Cell:
         f"{ROWS} rows of up to {MAX_LENGTH} tokens, batch {BATCH}, {'packed' if trl.get('packing') else 'padded'}, "
         "float32 weights, bfloat16 compute, sdpa, fused AdamW, no checkpointing, Llama of 4.3 M parameters."
     )
-    return Cell(name, stage, _count_tokens(folder, name), settings)
-
-
-def _count_tokens(folder: Path, name: str) -> int:
-    """Tokens of one epoch without padding, from our encoder; both sides render the same template."""
-    from alignment.data.prepare import prepare
-    from alignment.models.tokenizer import load_tokenizer
-    from alignment.recipe.loader import load_recipe
-    from alignment.train.token_counts import count_row_tokens
-
-    recipe = load_recipe(folder / f"{name}.yaml")
-    tokenizer = load_tokenizer(folder / "model")
-    prepared = prepare(recipe, tokenizer, recipe_dir=folder, cache_dir=folder / "prepared")
-    return int(count_row_tokens(prepared.train).sum())
+    return Cell(name, stage, settings)
