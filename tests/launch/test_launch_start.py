@@ -158,10 +158,10 @@ def test_arguments_for_accelerate_need_a_launcher(started):
         launch(TrainRequest(RECIPE, accelerate_args=("--debug",)))
 
 
-def test_cpu_ranks_stay_on_one_machine(study, monkeypatch):
+def test_several_machines_need_the_launcher_on_a_cpu_too(started, monkeypatch):
     monkeypatch.setattr(start, "has_gpu", lambda: False)
-    with pytest.raises(LaunchError, match="CPU ranks run on one machine"):
-        launch(TrainRequest(RECIPE, num_processes=4, num_machines=2))
+    assert launch(TrainRequest(RECIPE, num_processes=4, num_machines=2)) == 0
+    assert started == ["launch_processes"]
 
 
 def test_an_outer_launcher_that_says_something_else_is_refused(study, monkeypatch):
@@ -275,6 +275,7 @@ def test_a_signal_that_we_did_not_send_is_a_lost_process(study, monkeypatch):
 def test_more_processes_than_gpus_are_refused(study, monkeypatch):
     import torch
 
+    monkeypatch.setattr(start, "has_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(LaunchError, match="4 GPUs are visible here; one GPU a process was expected"):
         launch_processes(TrainRequest(RECIPE), load_recipe(RECIPE), find_config("ddp"))
