@@ -10,7 +10,8 @@ from local_hub import TOKEN, LocalHub
 
 from alignment.cli import main
 from alignment.hub.publish import publish_run
-from alignment.hub.reproduce import compare_receipts, find_obstacles, read_origin, write_study
+from alignment.hub.reproduce import compare_receipts, find_data_root, find_obstacles, read_origin, write_study
+from alignment.recipe.loader import load_recipe
 from alignment.recipe.pipeline import load_pipeline
 from alignment.report.receipt import read_receipt, write_receipt
 
@@ -79,7 +80,28 @@ def test_the_command_prints_what_would_run_and_overwrites_nothing(chain: Path, c
     said = capsys.readouterr().out
     assert "wrote reproduced-sft: tokenizer.yaml, pretrain.yaml, sft.yaml" in said
     assert said.endswith("next: alignment run reproduced-sft\n")
+    assert main(["reproduce", "runs/study/sft"]) == 0  # the same command goes on
+    Path("reproduced-sft/sft.yaml").write_text("stage: sft\n")
     assert main(["reproduce", "runs/study/sft"]) == 2
+    assert Path("reproduced-sft/sft.yaml").read_text() == "stage: sft\n"
+
+
+def test_local_rows_are_read_from_where_the_first_run_read_them(chain: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "recipes" / "study" / "data" / "text.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text('{"text": "hello"}\n')
+    (tmp_path / "recipes" / "study" / "sft.yaml").write_text(SFT)
+    origin = read_origin("runs/study/sft")
+    paths = write_study(origin, tmp_path / "again" / "study", find_data_root(origin))
+    assert load_recipe(paths[0]).data.train[0].path == "../../recipes/study/data/text.jsonl"
+    assert not [one for one in find_obstacles(origin, paths) if "text.jsonl" in one]
+
+
+def test_local_rows_of_another_machine_are_named_with_the_folder_that_has_them(chain: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "text.jsonl").write_text('{"text": "hello"}\n')
+    assert main(["reproduce", "runs/study/sft", "--data", "mine"]) == 0
+    assert load_recipe(Path("reproduced-sft/tokenizer.yaml")).data.train[0].path == "../mine/data/text.jsonl"
 
 
 def test_the_second_result_stands_beside_the_first(chain: Path, tmp_path: Path) -> None:

@@ -213,8 +213,8 @@ def _mistake(read: "ReadRecipe", path: tuple, message: str, advice: str) -> "Mis
 
 def _absent_data(read: "ReadRecipe") -> list[str]:
     """Local data that is not there, and variables that are not set, with the lines that name them."""
-    from alignment.data.files import data_suffix
     from alignment.recipe.locate import node_at
+    from alignment.recipe.places import means_local_data
 
     absent: dict[str, list[int]] = {}
     for path, source in _sources(read):
@@ -225,8 +225,7 @@ def _absent_data(read: "ReadRecipe") -> list[str]:
         if unset:
             continue
         where = _VARIABLE.sub(lambda match: os.environ[match[1]], source.path)
-        looks_local = where.startswith((".", "/", "~")) or data_suffix(where) is not None
-        if looks_local and not (read.path.parent / Path(where).expanduser()).exists():
+        if means_local_data(where) and not (read.path.parent / Path(where).expanduser()).exists():
             absent.setdefault(source.path, []).append(line)
     return [f"{name} (line {', '.join(map(str, lines))})" for name, lines in absent.items()]
 

@@ -188,7 +188,7 @@ def _path_nodes(root: "Node") -> "list[tuple[Node, bool]]":
 
 def _is_relative(node: "Node | None", root: "Node") -> bool:
     """Whether a source's path is a local one, seen from the recipe. A name without a dot or suffix is a Hub id."""
-    from alignment.data.files import data_suffix
+    from alignment.recipe.places import data_suffix
 
     if node is None or not isinstance(node.value, str) or node.place.line != node.end.line:
         return False

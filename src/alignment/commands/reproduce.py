@@ -9,16 +9,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="RUN|HUB_ID", help="a finished run's folder, or a model that push published")
     parser.add_argument("--revision", metavar="B", help="branch, tag or commit of a model of the Hub")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the study is written (default: reproduced-NAME)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="what local data paths are relative to (default: the recipe's folder)"
+    )
     parser.add_argument("--run", action="store_true", help="run it, and compare with the receipt")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the study and says what differs here; with --run also what came out. Returns the exit code of the pipeline."""
-    from alignment.hub.reproduce import compare_receipts, find_obstacles, read_origin, write_study
+    from alignment.hub.reproduce import compare_receipts, find_data_root, find_obstacles, read_origin, write_study
 
     origin = read_origin(args.target, args.revision)
     folder = args.out or Path(f"reproduced-{Path(args.target).name}")
-    paths = write_study(origin, folder)
+    paths = write_study(origin, folder, args.data or find_data_root(origin))
     print(f"wrote {folder}: {', '.join(path.name for path in paths)}")
     for obstacle in find_obstacles(origin, paths):
         print(obstacle)

@@ -13,9 +13,10 @@ import numpy as np
 
 from alignment.curate.hashing import WordHashes, ngram_hashes
 from alignment.curate.words import fold
-from alignment.data.files import data_suffix, read_file
+from alignment.data.files import read_file
 from alignment.data.sources import expand_path
 from alignment.errors import DataError
+from alignment.recipe.places import data_suffix
 from alignment.recipe.schema import DecontaminateSpec, EvalSetSpec
 
 MIN_WORDS = 6  # of a short item that is looked for inside other text

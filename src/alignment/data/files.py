@@ -16,9 +16,9 @@ from typing import Any
 
 from alignment.data.bounded import check_parquet_size, read_bytes
 from alignment.errors import DataError
+from alignment.recipe.places import data_suffix
 
 Rows = list[dict[str, Any]]
-SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,6 @@ class FileRows:
     path: Path
     rows: Rows
     lines: list[int]
-
-
-def data_suffix(path: Path | str) -> str | None:
-    """`.jsonl` for `a.jsonl` and `a.jsonl.gz`; None when it is not a data file."""
-    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    return suffix if suffix in SUFFIXES else None
 
 
 def hash_file(path: Path) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from alignment.data.files import SUFFIXES, data_suffix, hash_file, read_file
+from alignment.data.files import hash_file, read_file
 from alignment.errors import DataError, RecipeError
+from alignment.recipe.places import DATA_SUFFIXES, data_suffix, means_local_data
 from alignment.recipe.schema import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -144,8 +145,7 @@ def expand_path(path: str) -> str:
 
 
 def _is_local(path: str, recipe_dir: Path) -> bool:
-    looks_local = path.startswith((".", "/", "~", "$")) or data_suffix(path) is not None
-    return looks_local or (recipe_dir / path).exists()
+    return means_local_data(path) or (recipe_dir / path).exists()
 
 
 def _show(path: Path, spec: SourceSpec) -> str:
@@ -178,7 +178,7 @@ def _single_file(spec: SourceSpec, path: Path) -> list[Path]:
         )
     if data_suffix(path) is None:
         raise DataError(
-            f"{spec.path}: not a data file; one of {', '.join(SUFFIXES)}, also with .gz, was expected. Convert it."
+            f"{spec.path}: not a data file; one of {', '.join(DATA_SUFFIXES)}, also with .gz, was expected. Convert it."
         )
     name = _split_name(spec)
     if name not in (None, "train") and not _is_of_split(path, name):
@@ -210,7 +210,7 @@ def _folder_files(spec: SourceSpec, folder: Path) -> list[Path]:
         )
     if not files:
         raise DataError(
-            f"{spec.path}: found no data files in {folder}; {', '.join(SUFFIXES)} were expected. Correct 'path'."
+            f"{spec.path}: found no data files in {folder}; {', '.join(DATA_SUFFIXES)} were expected. Correct 'path'."
         )
     if len(kinds := sorted({data_suffix(file) for file in files})) > 1:
         raise DataError(
@@ -227,7 +227,7 @@ def _match(spec: SourceSpec, folder: Path, pattern: str) -> list[Path]:
         )
     if unknown := [file.name for file in files if data_suffix(file) is None]:
         raise DataError(
-            f"{spec.path}: data_files: '{pattern}' matches {unknown[0]}; one of {', '.join(SUFFIXES)} was expected. Correct the pattern."
+            f"{spec.path}: data_files: '{pattern}' matches {unknown[0]}; one of {', '.join(DATA_SUFFIXES)} was expected. Correct the pattern."
         )
     return files
 

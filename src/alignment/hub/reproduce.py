@@ -3,7 +3,9 @@
 What cannot be the same here is said before anything is run: versions that differ, and data that only the other machine has.
 """
 
+import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from alignment.errors import ArtifactError, PublishError, RecipeError
 from alignment.hub.staging import LINEAGE, find_lineage
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.pipeline import FILE_NAME
+from alignment.recipe.places import means_local_data
 from alignment.report.provenance import read_versions
 from alignment.report.receipt import RECEIPT, read_receipt
 from alignment.report.run_files import RECIPE, read_run
@@ -90,24 +93,67 @@ def _order(before: Mapping[str, str], name: str, text: str, receipt: Mapping[str
     return Origin({**ordered, name: text}, receipt)
 
 
-def write_study(origin: Origin, folder: Path) -> list[Path]:
+def write_study(origin: Origin, folder: Path, data_root: Path | None = None) -> list[Path]:
     """Writes the recipes as a study of its own, with their run folders called after it; returns the recipes in order.
 
+    A folder that holds just this already is taken as it is, so that the same command goes on where it ended.
+
+    Args:
+        data_root: what the recipes' local data paths are relative to; None where nobody knows.
+
     Raises:
-        RecipeError: the folder is there, or a recipe is none of this version.
+        RecipeError: the folder holds something else, or a recipe is none of this version.
     """
-    if folder.exists():
-        raise RecipeError(f"{folder}: exists and is not overwritten. Give --out DIR, or remove it.")
-    folder.mkdir(parents=True)
-    paths = []
-    for name, text in origin.recipes.items():
-        path = folder / f"{name}.yaml"
-        path.write_text(_RUN.sub(lambda match: f"runs/{folder.resolve().name}/{match[2]}", text), encoding="utf-8")
+    files = {
+        f"{name}.yaml": _repoint(
+            _RUN.sub(lambda match: f"runs/{folder.resolve().name}/{match[2]}", text), folder, data_root
+        )
+        for name, text in origin.recipes.items()
+    }
+    names = list(files)
+    files[FILE_NAME] = _dump({"stages": names})
+    if folder.exists() and any(_read(folder / name) != text for name, text in files.items()):
+        raise RecipeError(
+            f"{folder}: exists, holds something else and is not overwritten. Give --out DIR, or remove it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    paths = [folder / name for name in names]
+    for path in paths:
         load_recipe(path)
-        paths.append(path)
-    with (folder / FILE_NAME).open("w", encoding="utf-8") as file:
-        YAML().dump({"stages": [path.name for path in paths]}, file)
     return paths
+
+
+def find_data_root(origin: Origin) -> Path | None:
+    """The folder of the recipe that made the result, by its command, where that still is on this disk."""
+    named = re.search(r"(\S+\.ya?ml)", origin.receipt.get("command", ""))
+    path = Path(named[1]) if named else None
+    return path.parent if path is not None and path.is_file() else None
+
+
+def _repoint(text: str, folder: Path, data_root: Path | None) -> str:
+    """The recipe with its relative local data found from `folder`; unchanged where nothing of it is in `data_root`."""
+    document = YAML().load(text)
+    moved = False
+    for split in ("train", "eval"):
+        for source in document.get("data", {}).get(split) or ():
+            path = source["path"]
+            there = data_root / path if data_root is not None and not path.startswith(("/", "~", "$")) else None
+            if there is not None and there.exists():
+                source["path"] = os.path.relpath(there.resolve(), folder.resolve())
+                moved = True
+    return _dump(document) if moved else text
+
+
+def _dump(document: Any) -> str:
+    out = io.StringIO()
+    YAML().dump(document, out)
+    return out.getvalue()
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def find_obstacles(origin: Origin, paths: list[Path]) -> list[str]:
@@ -122,9 +168,7 @@ def find_obstacles(origin: Origin, paths: list[Path]) -> list[str]:
         recipe = load_recipe(path)
         for split in ("train", "eval"):
             for source in getattr(recipe.data, split, ()):
-                is_own = source.path.startswith((".", "data/", "$")) or source.path.endswith(
-                    (".jsonl", ".json", ".parquet", ".csv", ".txt")
-                )
+                is_own = means_local_data(source.path) or source.path.startswith("data/")
                 if is_own and not (path.parent / source.path).exists():
                     obstacles.append(f"data: {path.name} reads {source.path}, which lay on the machine that it ran on")
                 elif not is_own and source.revision is None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.data.files import data_suffix
 from alignment.data.sources import find_source
 from alignment.errors import AlignmentError
+from alignment.recipe.places import means_local_data, means_local_model
 from alignment.recipe.schema import Recipe, SourceSpec
 from alignment.report.parents import named_parents
 from alignment.report.run_files import DATA_MANIFEST, read_json
@@ -36,13 +36,13 @@ def find_missing(recipe_path: Path, recipe: Recipe, made: Iterable[Path] = ()) -
         text = os.path.expandvars(spec.path)
         if "${" in text:
             yield Missing(recipe_path, spec.path)
-        elif _looks_local(text) and not (path := recipe_path.parent / Path(text).expanduser()).exists():
+        elif means_local_data(text) and not (path := recipe_path.parent / Path(text).expanduser()).exists():
             yield Missing(recipe_path, spec.path, path)
     made = {folder.resolve() for folder in made}
     for _, name in named_parents(recipe):
         path = Path(name).expanduser()
         will_be = made & {path.resolve(), *path.resolve().parents}
-        if not will_be and not path.exists() and _names_folder(name):
+        if not will_be and not path.exists() and means_local_model(name):
             yield Missing(recipe_path, name, path, is_data=False)
 
 
@@ -51,16 +51,6 @@ def named_sources(recipe: Recipe) -> Iterator[tuple[str, SourceSpec]]:
     fields = type(recipe.data).model_fields
     for split in ("train", "eval"):
         yield from ((split, spec) for spec in (getattr(recipe.data, split) if split in fields else ()))
-
-
-def _looks_local(path: str) -> bool:
-    """As `alignment.data.sources` tells local paths from Hub ids; a path that exists is not asked for."""
-    return path.startswith((".", "/", "~")) or data_suffix(path) is not None
-
-
-def _names_folder(path: str) -> bool:
-    """As `alignment.models.load` tells folders from Hub ids."""
-    return path.startswith((".", "/", "~", "runs/")) or path.count("/") > 1
 
 
 def describe_missing(missing: Sequence[Missing], study: Path) -> str:

@@ -18,6 +18,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from alignment.errors import ArtifactError
 from alignment.models.hashes import hash_weights
+from alignment.recipe.places import means_local_model
 
 Kind = Literal["causal", "reward"]
 ADAPTER_CONFIG = "adapter_config.json"
@@ -62,7 +63,7 @@ def resolve_start(path: str, revision: str | None = None) -> Start:
     """
     folder = Path(path).expanduser()
     if not folder.exists():
-        if path.startswith((".", "/", "~", "runs/")) or path.count("/") > 1:
+        if means_local_model(path):
             raise ArtifactError(
                 f"{path}: no such folder; a run's final/ or a model's folder was expected. Train it first, or correct the path."
             )

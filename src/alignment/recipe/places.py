@@ -1,0 +1,22 @@
+"""Whether a path of a recipe means this disk or the Hub, as far as the text alone says; what exists here is for the reader to look up."""
+
+from pathlib import Path
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
+_HERE = (".", "/", "~", "$")
+
+
+def data_suffix(path: Path | str) -> str | None:
+    """`.jsonl` for `a.jsonl` and `a.jsonl.gz`; None when it is not a data file."""
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    return suffix if suffix in DATA_SUFFIXES else None
+
+
+def means_local_data(path: str) -> bool:
+    """Of a source: a path that no Hub dataset can have."""
+    return path.startswith(_HERE) or data_suffix(path) is not None
+
+
+def means_local_model(path: str) -> bool:
+    """Of a model or tokenizer: a path that no Hub model can have, or one into the run folders."""
+    return path.startswith((*_HERE, "runs/")) or path.count("/") > 1
