@@ -217,6 +217,8 @@ def test_a_second_signal_ends_ranks_that_do_not_listen(configs, tmp_path):
         if rank() == 0:
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(0.2)
+            os.kill(os.getppid(), signal.SIGTERM)  # the same request: a scheduler signals a whole step
+            time.sleep(1.2)
             os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(LONG)
         return 0

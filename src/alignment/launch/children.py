@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 from alignment.errors import LaunchError, Preempted
+from alignment.train.heartbeat import Hang, Watch, ask_for_stacks, end_ranks
+from alignment.train.stopping import SAME_REQUEST_SECONDS
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 1.0  # that others have to end by themselves, and to say why, once one has failed
@@ -23,6 +25,7 @@ class Children:
         statuses: rank to exit code, negative for a signal, as `os.waitstatus_to_exitcode` says it; in the order they ended.
         ended_by_us: ranks that were killed because another one had failed.
         signalled: the last signal that was passed on, if any.
+        hang: the rank without progress for which all were ended, if any.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,8 @@ class Children:
         self.statuses: dict[int, int] = {}
         self.ended_by_us: set[int] = set()
         self.signalled: int | None = None
+        self.hang: Hang | None = None
+        self._signalled_at = 0.0
 
     def add(self, pid: int) -> None:
         """Takes a child, which leads a process group of its own: what it starts ends with it."""
@@ -37,11 +42,17 @@ class Children:
             os.setpgid(pid, pid)
         self.pids.append(pid)
 
-    def wait(self) -> None:
-        """Returns when all have ended."""
+    def wait(self, watch: Watch | None = None) -> None:
+        """Returns when all have ended; ends them when one of the ranks that `watch` looks at hangs."""
         failed_at, grace = None, GRACE_SECONDS
         while len(self.statuses) < len(self.pids):
             self._collect()
+            if watch is not None and self.hang is None and (hang := watch.look()) is not None:
+                self.hang = hang
+                ask_for_stacks(hang)
+                self.ended_by_us |= set(range(len(self.pids))) - set(self.statuses)
+                self.send(signal.SIGKILL)
+                end_ranks(hang)
             failed = [status for status in self.statuses.values() if status]
             if failed and failed_at is None:
                 failed_at = time.monotonic()
@@ -67,7 +78,13 @@ class Children:
 
     def pass_on(self, number: int, _: FrameType | None = None) -> None:
         """The first SIGINT or SIGTERM goes to the children, which may seal a checkpoint; a second one ends them."""
-        self.send(signal.SIGKILL if self.signalled else number)
+        if self.signalled is None:
+            self._signalled_at = time.monotonic()
+            self.send(number)
+        elif time.monotonic() - self._signalled_at > SAME_REQUEST_SECONDS:
+            self.send(signal.SIGKILL)
+        else:  # the same request, sent to several processes at once
+            return
         self.signalled = number
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alignment.errors import LaunchError
 
+SUPERVISED = "ALIGNMENT_SUPERVISED"  # set by start.py and ranks.py for what they start
 # Where one of these is absent there is no GPU that torch could use; importing torch to ask takes a second.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 
@@ -27,6 +28,7 @@ class LaunchEnvironment:
     world_size: int = 1
     cpu: bool = True  # no GPU is used
     strategy: str = "single"  # single, ddp, zero1, zero2, zero3 or fsdp2
+    supervised: bool = False  # by a launcher of ours, which watches the ranks' signs of life
 
 
 def settle_environment() -> LaunchEnvironment:
@@ -38,7 +40,7 @@ def settle_environment() -> LaunchEnvironment:
     if not is_rank():
         _refuse_lost_launch()
         _use_one_gpu()
-        return LaunchEnvironment(cpu=not has_gpu())
+        return LaunchEnvironment(cpu=not has_gpu(), supervised=is_supervised())
     strategy, cpu = _read_strategy(), not has_gpu()
     if cpu:
         from alignment.launch.cpu_shim import use_cpu_ranks
@@ -50,7 +52,13 @@ def settle_environment() -> LaunchEnvironment:
         world_size=_read_int("WORLD_SIZE", 1),
         cpu=cpu,
         strategy=strategy,
+        supervised=is_supervised(),
     )
+
+
+def is_supervised() -> bool:
+    """Whether a launcher of ours started this process and watches it."""
+    return _is_on(SUPERVISED)
 
 
 def is_rank() -> bool:

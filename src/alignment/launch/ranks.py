@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from alignment.errors import AlignmentError, Preempted
+from alignment.errors import AlignmentError, LaunchError, Preempted
 from alignment.launch.children import (
     FORWARDED,
     Children,
@@ -28,8 +28,9 @@ from alignment.launch.children import (
     release_signals,
 )
 from alignment.launch.configs import read_config
-from alignment.launch.environment import num_threads
+from alignment.launch.environment import SUPERVISED, num_threads
 from alignment.launch.rank_variables import make_rank_variables
+from alignment.train.heartbeat import Watch
 
 logger = logging.getLogger(__name__)
 NUM_LINES_SHOWN = 12
@@ -69,6 +70,7 @@ def run_ranks(
     num_processes: int,
     log_dir: Path,
     accelerate_args: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> int:
     """Runs `work` in CPU ranks on this machine and returns its exit code, or that of the rank that failed first.
 
@@ -79,6 +81,7 @@ def run_ranks(
         work: what every rank does; it returns an exit code or raises AlignmentError.
         config: launcher config; None for one process without a process group.
         accelerate_args: further options of `accelerate launch`, with the meaning that they have there.
+        watch: finds a rank that hangs; without it the ranks watch themselves.
 
     Raises:
         LaunchError: the ranks cannot be started.
@@ -89,7 +92,8 @@ def run_ranks(
         from alignment.launch.deepspeed import load_shared_memory_op
 
         load_shared_memory_op()
-    variables = make_rank_variables(config, num_processes, accelerate_args)
+    supervised = {SUPERVISED: "1"} if watch is not None else {}
+    variables = [own | supervised for own in make_rank_variables(config, num_processes, accelerate_args)]
     logs = [log_dir / f"rank{rank}.log" if rank else None for rank in range(num_processes)]
     children = Children()
     handlers = {number: signal.getsignal(number) for number in FORWARDED}
@@ -99,7 +103,7 @@ def run_ranks(
             with holding_signals():
                 for rank in range(num_processes):
                     _fork(children, work, variables[rank], num_threads(num_processes), logs[rank], handlers)
-            children.wait()
+            children.wait(watch)
     finally:
         gc.unfreeze()
     return _report(children, logs)
@@ -187,6 +191,9 @@ def end_process(code: int) -> NoReturn:
 
 def _report(children: Children, logs: list[Path | None]) -> int:
     """The launch's exit code; says what a rank ended with that did not say so on the terminal."""
+    if children.hang is not None:
+        logger.error("%s", children.hang)
+        return LaunchError.code
     failure = choose_failure(children)
     if failure is None:
         return 0

@@ -1,6 +1,7 @@
 """From the command line to running processes: in this one, as forked CPU ranks, or through accelerate's launcher on GPUs."""
 
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -10,17 +11,17 @@ from pathlib import Path
 from alignment.errors import LaunchError, RecipeError
 from alignment.launch.children import Children, exit_code, passing_signals
 from alignment.launch.configs import LaunchConfig, find_config
-from alignment.launch.environment import has_gpu, is_rank, num_cores, settle_environment
+from alignment.launch.environment import SUPERVISED, has_gpu, is_rank, is_supervised, num_cores, settle_environment
 from alignment.launch.request import TrainRequest
+from alignment.launch.restarts import DEFECT, max_restarts, supervise
 from alignment.launch.worker import run_worker, set_up_logging
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.resolved import run_folder
 from alignment.recipe.schema import Recipe
-from alignment.report.run_files import read_json
-from alignment.train.run_folder import EXIT, judge_run, locked, set_aside, write_exit
+from alignment.train.heartbeat import LOGS, Watch
+from alignment.train.run_folder import judge_run, locked, set_aside
 
 logger = logging.getLogger(__name__)
-LOGS = "logs"  # in the run folder: what ranks other than 0 say
 SEVERAL = "ddp"  # what several processes mean when no config is named
 
 
@@ -35,9 +36,12 @@ def launch(request: TrainRequest) -> int:
 
         _check_own_launch(request)
         end_process(run_worker(request))
-    if not _asks_for_several(request):
-        return run_worker(request)
-    recipe = load_recipe(request.recipe_path, request.overrides)
+    several, recipe = _asks_for_several(request), load_recipe(request.recipe_path, request.overrides)
+    if not several:
+        if is_supervised() or not max_restarts(recipe):
+            return run_worker(request)
+        set_up_logging(0)
+        return launch_processes(request, recipe, None) if has_gpu() else launch_ranks(request, recipe, None)
     config = find_config(request.accelerate_config or SEVERAL, request.recipe_path)
     set_up_logging(0)
     # CPU ranks are forked from one process; over several machines accelerate's launcher starts them, on CPUs too.
@@ -76,28 +80,33 @@ def _check_own_launch(request: TrainRequest) -> None:
 # ------------------------------------------------------------------------------------------------ CPU ranks
 
 
-def launch_ranks(request: TrainRequest, recipe: Recipe, config: LaunchConfig) -> int:
-    """Runs the stage in CPU ranks forked from this process."""
+def launch_ranks(request: TrainRequest, recipe: Recipe, config: LaunchConfig | None) -> int:
+    """Runs the stage in CPU ranks forked from this process; in one process without a group where there is no config."""
     from alignment.launch.ranks import preload, run_ranks
 
     run_dir = find_run_dir(request)
     if not _open_folder(request, recipe, run_dir):
         return 0
     # Results do not depend on the number of processes; more than there are cores would only be slower.
-    num_processes = request.num_processes or min(config.num_processes or num_cores(), num_cores())
-    logger.info("%s: %d CPU ranks of %s", run_dir, num_processes, config.strategy)
+    num_processes = 1
+    if config is not None:
+        num_processes = request.num_processes or min(config.num_processes or num_cores(), num_cores())
+        logger.info("%s: %d CPU ranks of %s", run_dir, num_processes, config.strategy)
     preload([recipe.stage])
-    before = _stamp(run_dir)
-    code = run_ranks(
-        lambda: run_worker(replace(request, fresh=False)),
-        config=config.path,
-        num_processes=num_processes,
-        log_dir=run_dir / LOGS,
-        accelerate_args=request.accelerate_args,
+    return supervise(
+        lambda watch: run_ranks(
+            lambda: run_worker(replace(request, fresh=False)),
+            config=config.path if config is not None else None,
+            num_processes=num_processes,
+            log_dir=run_dir / LOGS,
+            accelerate_args=request.accelerate_args,
+            watch=watch,
+        ),
+        recipe=recipe,
+        run_dir=run_dir,
+        command=resume_command(request),
+        lost_codes=(LaunchError.code,),
     )
-    if code not in (0, RecipeError.code) and not _is_written(run_dir, before):
-        write_exit(run_dir, code, f"a rank failed: see {run_dir / LOGS}", resume_command(request))
-    return code
 
 
 def find_run_dir(request: TrainRequest) -> Path:
@@ -126,17 +135,6 @@ def _open_folder(request: TrainRequest, recipe: Recipe, run_dir: Path) -> bool:
     return True
 
 
-def _stamp(run_dir: Path) -> int | None:
-    """Tells an exit.json that is new from the one that was there."""
-    path = run_dir / EXIT
-    return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def _is_written(run_dir: Path, before: int | None) -> bool:
-    """Whether rank 0 wrote exit.json in this launch; it removes an old one when it begins."""
-    return _stamp(run_dir) not in (None, before)
-
-
 # ------------------------------------------------------------------------------------------------ GPUs
 
 
@@ -153,24 +151,26 @@ def launch_processes(request: TrainRequest, recipe: Recipe, config: LaunchConfig
         request = replace(request, fresh=False)
     if config is not None and has_gpu():
         _check_gpus(request, config)
-    before = _stamp(run_dir)
-    status = run_child(make_command(request, recipe, config))
-    if status != 0 and _is_written(run_dir, before):
-        return read_json(run_dir / EXIT).get("code", LaunchError.code)
-    if status == 1 and config is not None and not several_machines:
-        status = LaunchError.code
-        write_exit(run_dir, status, "a rank was lost before it could say why: see the output", resume_command(request))
-    return status
+    command = make_command(request, recipe, config)
+    return supervise(
+        lambda watch: run_child(command, watch),
+        recipe=recipe,
+        run_dir=run_dir,
+        command=resume_command(request),
+        lost_codes=() if several_machines else (DEFECT, LaunchError.code),
+    )
 
 
-def run_child(command: list[str]) -> int:
+def run_child(command: list[str], watch: Watch) -> int:
     """Runs a command to its end, passing signals on, and returns its exit code."""
     children = Children()
     with passing_signals(children):
-        process = subprocess.Popen(command, process_group=0)
+        process = subprocess.Popen(command, process_group=0, env=os.environ | {SUPERVISED: "1"})
         children.add(process.pid)
-        children.wait()
+        children.wait(watch)
     process.returncode = children.statuses[0]
+    if children.hang is not None:
+        logger.error("%s", children.hang)
     return exit_code(process.returncode, children.signalled)
 
 

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from alignment.errors import AlignmentError, LaunchError, RecipeError
 from alignment.launch.environment import LaunchEnvironment, settle_environment
@@ -22,7 +23,9 @@ from alignment.launch.request import TrainRequest
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.resolved import run_folder
 from alignment.recipe.schema import Recipe
+from alignment.train.heartbeat import Hang
 from alignment.train.run_folder import judge_run, locked, prepared_folder, set_aside, write_exit, write_start
+from alignment.train.stopping import StopRequest, listening
 
 logger = logging.getLogger("alignment")
 REFUSED = "refused"
@@ -41,18 +44,19 @@ def run_worker(request: TrainRequest) -> int:
     set_up_logging(environment.rank)
     run_dir = Path(request.out) if request.out else run_folder(request.recipe_path)
     try:
-        return _work(request, run_dir, environment)
+        with listening() as stop:
+            return _work(request, run_dir, environment, stop)
     except AlignmentError as error:
         print(f"rank {environment.rank}: {error}" if environment.rank else str(error), file=sys.stderr, flush=True)
         return error.code
 
 
-def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> int:
+def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, stop: StopRequest) -> int:
     recipe = load_recipe(request.recipe_path, request.overrides)
     if environment.rank != 0:
         verdict = _wait_for_verdict(run_dir, environment)
         if verdict in ("new", "resume"):
-            _run(recipe, request, run_dir, environment)
+            _run(recipe, request, run_dir, environment, stop)
         return 0 if verdict != REFUSED else RecipeError.code
     with contextlib.ExitStack() as stack:
         if request.fresh:
@@ -71,7 +75,7 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) 
             logger.info("%s: finished already", run_dir)
             return 0
         with _noting_the_end(request, run_dir):
-            _run(recipe, request, run_dir, environment)
+            _run(recipe, request, run_dir, environment, stop)
         logger.info("%s: done", run_dir)
     return 0
 
@@ -94,9 +98,12 @@ def _noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
         write_exit(run_dir, code, reason, command if code else "")
 
 
-def _run(recipe: Recipe, request: TrainRequest, run_dir: Path, environment: LaunchEnvironment) -> None:
+def _run(
+    recipe: Recipe, request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, stop: StopRequest
+) -> None:
     from alignment.launch.check import check_launch
     from alignment.train.context import StageContext
+    from alignment.train.memory import MicroBatchTooLarge, free_memory
     from alignment.train.prepare import prepare_run
     from alignment.train.stages import run_stage
 
@@ -117,8 +124,26 @@ def _run(recipe: Recipe, request: TrainRequest, run_dir: Path, environment: Laun
         command=request.command,
         prepare_seconds=time.perf_counter() - begun,
         check_launch=lambda trainer: check_launch(trainer, environment),
+        stop=stop,
+        supervised=environment.supervised,
+        on_hang=lambda hang: _end_hung(hang, request, run_dir),
     )
-    run_stage(recipe, context)
+    while True:
+        try:
+            return run_stage(recipe, context)
+        except MicroBatchTooLarge as error:
+            if environment.world_size > 1:  # other ranks wait in this one's collectives: who started them starts anew
+                raise
+            logger.warning("%s", error)
+        free_memory()
+
+
+def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:
+    """Ends this process from the thread that found the hang."""
+    print(hang, file=sys.stderr, flush=True)
+    command = shlex.join(request.command) or f"alignment train {request.recipe_path}"
+    write_exit(run_dir, LaunchError.code, str(hang), command)
+    os._exit(LaunchError.code)
 
 
 # ------------------------------------------------------------------------------------------------ verdict

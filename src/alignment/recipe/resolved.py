@@ -13,6 +13,9 @@ from alignment.recipe.locate import Node, node_at, read_text
 from alignment.recipe.mistakes import Origin
 from alignment.recipe.schema import Recipe
 
+# How a run is watched over: a run goes on, and is the same run, with other values.
+WATCHING = ("train.hang_timeout", "train.max_restarts")
+
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """All keys that say something, defaults included, as plain lists and dicts in schema order."""
@@ -29,11 +32,14 @@ def plain(value: Any) -> Any:
 
 def recipe_text(recipe: Recipe) -> str:
     """The resolved recipe as YAML; reading it gives an equal recipe."""
+    return _to_text(recipe_fields(recipe))
+
+
+def _to_text(fields: dict[str, Any]) -> str:
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 4096
-    fields = recipe_fields(recipe)
     stage = fields.pop("stage")
     stream = io.StringIO()
     yaml.dump(_escape_breaks({"stage": stage, **fields}), stream)
@@ -50,8 +56,13 @@ def _escape_breaks(value: Any) -> Any:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """First 16 hex digits of the sha256 of `recipe_text`."""
-    return hashlib.sha256(recipe_text(recipe).encode()).hexdigest()[:16]
+    """First 16 hex digits of the sha256 of `recipe_text`, without the keys that decide nothing about the result."""
+    fields = recipe_fields(recipe)
+    for key in WATCHING:
+        section, name = key.split(".")
+        if section in fields:
+            fields[section].pop(name, None)
+    return hashlib.sha256(_to_text(fields).encode()).hexdigest()[:16]
 
 
 def run_folder(recipe_path: Path) -> Path:

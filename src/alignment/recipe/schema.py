@@ -422,6 +422,12 @@ class TrainSpec(Spec):
     keep: Literal["last", "best"] = Field(
         "last", description="which weights become final/: the last or those of the best eval loss"
     )
+    hang_timeout: Annotated[float, Field(ge=0)] = Field(
+        1800.0, description="seconds without progress in training after which a rank counts as hung; 0: never"
+    )
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        0, description="times that a run with a lost or hung rank is started again from its last checkpoint"
+    )
 
     RULES = (_one_duration, _scheduler_reads_kwargs, _constant_has_no_warmup, _best_is_evaluated, _best_is_saved)
 

@@ -58,7 +58,7 @@ def make_arguments(kind: type[Arguments], training: Training, **further: Any) ->
         eval_steps=train.eval_steps,
         save_strategy="steps",
         save_steps=save_steps,
-        save_total_limit=train.save_total_limit,
+        save_total_limit=None,  # `seal.py` lets go of old ones, and counts only those that are whole
         load_best_model_at_end=train.keep == "best",
         metric_for_best_model="eval_loss" if train.keep == "best" else None,
         greater_is_better=False if train.keep == "best" else None,

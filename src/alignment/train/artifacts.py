@@ -4,6 +4,7 @@ The scores that the fresh process must give are taken from the live model, whate
 loses a part, an adapter that is not merged and a head that is not saved all show here.
 """
 
+import copy
 import json
 import logging
 import os
@@ -169,6 +170,33 @@ def is_quantized(training: Training) -> bool:
     return bool(lora and lora.load_in_4bit)
 
 
+def write_trial(
+    training: Training,
+    trainer: Trainer,
+    policy: Policy,
+    folder: Path,
+    state: Mapping[str, torch.Tensor] | None,
+) -> Mapping[str, torch.Tensor]:
+    """Writes a policy's result as it is before step 1; returns the weights that were written, none of an adapter. Rank 0 alone.
+
+    Args:
+        state: whole tensors by their names in the trainer's module; None writes only what lies beside the weights.
+    """
+    model = policy.trained(trainer)
+    training.tokenizer.save_pretrained(str(folder))
+    if state is None:
+        model.config.save_pretrained(str(folder))
+        return {}
+    if policy.part:
+        prefix = f"{policy.part}."
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if hasattr(model, "peft_config"):
+        save_adapter(model, folder, policy.base, state)
+        return {}
+    _save_whole(_make_skeleton(model, policy), folder, training, policy, state)
+    return state
+
+
 def _write_adapter(model: Any, policy: Policy, folder: Path, state: Mapping[str, torch.Tensor]) -> None:
     sharded = {name: value for name, value in state.items() if "lora_" in name or "modules_to_save" in name}
     save_adapter(model, folder, policy.base, sharded)
@@ -219,7 +247,8 @@ def _write_final(
 def _make_skeleton(model: PreTrainedModel, policy: Policy) -> PreTrainedModel:
     """A model of the plain class without memory, to save a state dict with: wrapped ones name themselves otherwise."""
     with torch.device("meta"), whole_weights():
-        return AUTO_CLASSES[policy.kind].from_config(model.config)
+        # A config of its own: saving changes it, and training goes on with the model's.
+        return AUTO_CLASSES[policy.kind].from_config(copy.deepcopy(model.config))
 
 
 def _save_whole(

@@ -6,7 +6,7 @@ transformers wraps, shards and moves the model inside `train()`, so this is a ca
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from alignment.report.receipt import read_receipt
 from alignment.train.artifacts import live_dtype, live_probe
 from alignment.train.policy import Policy
 from alignment.train.training import Training
+from alignment.train.trial import check_room, try_saving
 
 logger = logging.getLogger(__name__)
 BEFORE = "before.json"  # in the run folder, so that a resumed run still knows it
@@ -31,6 +32,7 @@ class Beginning(TrainerCallback):
     Args:
         against: the model that `kl` compares with, made when it is needed; None where the stage has none.
         scorer: what the metric `score` asks; None where the stage has no rewards.
+        beside: further models whose result is written.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Beginning(TrainerCallback):
         policy: Policy,
         against: Callable[[], Any] | None = None,
         scorer: Scorer | None = None,
+        beside: Sequence[Policy] = (),
     ) -> None:
+        self.policies = [policy, *beside]
         self.training, self.trainer, self.policy, self.against = training, trainer, policy, against
         self.scorer = scorer
         self.seconds = 0.0
@@ -53,6 +57,8 @@ class Beginning(TrainerCallback):
             context.check_launch(self.trainer)
         path = context.run_dir / BEFORE
         if state.global_step == 0:
+            check_room(self.training, self.trainer)
+            try_saving(self.training, self.trainer, self.policies)
             check_start(self.training, self.trainer, self.policy)
             self._check_packing()
             self.before = self.measure()

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from alignment.train.guard import Guarded
+
 IGNORE_INDEX = -100
 
 
@@ -34,7 +36,7 @@ def _rank_batches(num_rows: int, rank: int, ranks: int, batch_size: int) -> Iter
         yield ([position], True) if position < num_rows else ([0], False)
 
 
-class ExactEvaluation:
+class ExactEvaluation(Guarded):
     """Mixin before a Trainer class: `evaluate` as described above. Every rank must call it."""
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
@@ -48,6 +50,8 @@ class ExactEvaluation:
             weight = count_weight(batch) if counts else 0
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss = self.compute_loss(self.model_wrapped, batch)
+            if self.guard is not None:
+                self.guard.beat("evaluation")
             totals += torch.tensor([float(loss) * weight, weight], dtype=torch.float64, device=self.args.device)
         totals = self.accelerator.reduce(totals, reduction="sum")
         metrics = {f"{metric_key_prefix}_loss": (totals[0] / totals[1].clamp(min=1)).item()}

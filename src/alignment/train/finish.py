@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
+from alignment.errors import LaunchError
 from alignment.measure.suite import Measured, Scorer
 from alignment.recipe.resolved import recipe_hash
 from alignment.report.card import write_card
@@ -23,7 +23,12 @@ from alignment.report.run_files import SAMPLES
 from alignment.report.run_report import write_report
 from alignment.train.artifacts import Saved, Verifier, write_result
 from alignment.train.begin import Beginning
+from alignment.train.guard import Guard
+from alignment.train.incidents import read_incidents
+from alignment.train.memory import is_out_of_memory, shrink
 from alignment.train.policy import Policy
+from alignment.train.resume import find_checkpoint
+from alignment.train.seal import read_seal
 from alignment.train.training import INITIAL, Training
 
 logger = logging.getLogger(__name__)
@@ -50,12 +55,12 @@ def complete(
         ArtifactError: the start is not what it claims to be, or the result does not reload.
     """
     seconds = {"prepare": training.context.prepare_seconds, "load": time.perf_counter() - training.begun}
-    beginning = Beginning(training, trainer, policy, against, scorer)
+    beginning = Beginning(training, trainer, policy, against, scorer, beside)
     trainer.remove_callback(PrinterCallback)
     # First of all: nothing may be logged or timed before it.
     trainer.callback_handler.callbacks.insert(0, beginning)
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=_find_checkpoint(training))
+    _train(training, trainer)
     seconds["train"] = time.perf_counter() - began - beginning.seconds
     verifier = Verifier() if training.context.rank == 0 else None
     try:
@@ -76,12 +81,28 @@ def complete(
         training.log.tracker.finish()
 
 
-def _find_checkpoint(training: Training) -> str | None:
-    folder = training.context.run_dir / "checkpoints"
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if found and training.context.rank == 0:
-        logger.info("going on from %s", found)
-    return found
+def _train(training: Training, trainer: Trainer) -> None:
+    """The steps, from the newest checkpoint that verifies.
+
+    Raises:
+        MicroBatchTooLarge, LaunchError: memory ran out in a step.
+    """
+    checkpoint = find_checkpoint(training)
+    trainer.guard = guard = Guard(training, trainer)
+    guard.evaluation_due = checkpoint is not None and read_seal(checkpoint)["evaluation_due"]
+    trainer.add_callback(guard)
+    told: LaunchError | None = None
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (RuntimeError, MemoryError) as error:
+        if guard.heart is None or not is_out_of_memory(error):
+            raise
+        told = shrink(training.schedule, training.context)
+    finally:
+        guard.close()
+    # Not raised inside: what failed would be held by it, tensors and all.
+    if told is not None:
+        raise told
 
 
 def _write_files(
@@ -126,7 +147,7 @@ def _write_files(
         tokens={"seen": training.log.tokens.seen(steps), "trained": training.log.tokens.trained(steps)},
         num_parameters=count_parameters(run_dir / "final"),
         gpus=[torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        notes=(*policy.notes, *training.notes),
+        notes=(*policy.notes, *training.notes, *read_incidents(run_dir)["notes"]),
     )
     write_receipt(run_dir, receipt)
     shutil.rmtree(run_dir / INITIAL, ignore_errors=True)  # drawn from the seed, so it can be drawn again

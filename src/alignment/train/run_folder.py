@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from alignment.errors import LaunchError, RecipeError
-from alignment.recipe.resolved import recipe_hash, recipe_text
+from alignment.recipe.resolved import WATCHING, recipe_hash, recipe_text
 from alignment.recipe.schema import Recipe
 from alignment.report.parents import describe_parents
 from alignment.report.receipt import RECEIPT, read_receipt
@@ -93,7 +93,7 @@ def find_differences(path: Path, recipe: Recipe) -> list[str]:
     return [
         f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
         for key in keys
-        if there.get(key) != here.get(key)
+        if there.get(key) != here.get(key) and key not in WATCHING
     ]
 
 

@@ -21,6 +21,7 @@ from alignment.train.callbacks import FiniteGate, RunLog
 from alignment.train.collate import TokenCollator
 from alignment.train.console import Console
 from alignment.train.context import StageContext
+from alignment.train.memory import fit_recipe
 from alignment.train.precision import resolve_bf16
 from alignment.train.token_counts import PlannedTokens
 from alignment.train.tracking import open_tracker
@@ -62,7 +63,7 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
     begun = time.perf_counter()
     set_seed(recipe.seed)
     prepared = load_prepared(context.prepared_folder)
-    schedule = _make_schedule(recipe, len(prepared.train), context.world_size)
+    schedule = _make_schedule(fit_recipe(recipe, context), len(prepared.train), context.world_size)
     order = row_order(schedule, recipe.seed)
     return Training(
         recipe=recipe,

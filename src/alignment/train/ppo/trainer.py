@@ -25,6 +25,7 @@ from alignment.errors import ArtifactError, DivergedError
 from alignment.measure.rows import EvalRow
 from alignment.recipe.schedule import RolloutSchedule
 from alignment.recipe.schema import PpoSpec
+from alignment.train.guard import Guarded
 from alignment.train.part import PartView
 from alignment.train.ppo import losses
 from alignment.train.ppo.actor_critic import ActorCritic, token_logps
@@ -82,7 +83,7 @@ class RolloutTokens:
         return self.generated
 
 
-class PPOTrainer(FullPrecisionOutputs, Trainer):
+class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
     """Proximal policy optimisation with a learned critic.
 
     Args:
@@ -204,6 +205,8 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
             rows = [[*prompt, *one.ids] for prompt, one in zip(prompts["prompt_ids"], completions, strict=True)]
             prompt_lengths = [len(prompt) for prompt in prompts["prompt_ids"]]
             table = self._look_at(rows, prompt_lengths)
+        if self.guard is not None:
+            self.guard.beat("rollout")
         with self._timed("score"):
             raw = torch.tensor(self._score(prompts, completions))
         ended = torch.tensor([one.stopped for one in completions])
@@ -410,8 +413,18 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
 
     # -------------------------------------------------------------------------------------------- checkpoints
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+    def rows_of_step(self, step: int) -> list[list[int]]:
+        """Prompts that this rank's forward passes of an optimizer step read."""
+        schedule = self.schedule
+        update, within = divmod(step - 1, schedule.steps_per_update)
+        first = within * schedule.accumulation
+        places = self.training.order[update * schedule.rollouts :]
+        return [places[list(micro.rows)].tolist() for micro in self._plan[first : first + schedule.accumulation]]
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
         """Whoever asks for a checkpoint or an end within an update gets it when the update is done: a rollout is in no checkpoint."""
+        if self.guard is not None:
+            self.guard.after_step(grad_norm)
         self._save_due |= self.control.should_save
         self._stop_due |= self.control.should_training_stop
         whole = self.state.global_step % self.schedule.steps_per_update == 0
@@ -419,7 +432,7 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
         self.control.should_training_stop = self._stop_due and whole
         if whole:
             self._save_due = self._stop_due = False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
@@ -429,7 +442,6 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
         save_parts(self.model, folder, state_dict)
         state = {"kl": self.kl.state(), "scale": self.scale.state(), "watch": self.watch.state()}
         write_state(folder, state | {"tokens": vars(self.tokens), "notes": self.training.notes})
-        torch.save(self.args, folder / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
@@ -444,7 +456,7 @@ class PPOTrainer(FullPrecisionOutputs, Trainer):
         if self.state.global_step % self.schedule.steps_per_update:
             raise ArtifactError(
                 f"{checkpoint}: taken within an update of {self.schedule.steps_per_update} steps, whose completions are gone; one at "
-                "the end of an update was expected. Delete it, and the same command goes on from the one before."
+                "the end of an update was expected. Move it away, and the same command goes on from the one before."
             )
         state = read_state(Path(checkpoint))
         self.kl.load(state["kl"])
