@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "curate": ("alignment.commands.curate", "raw rows to clean rows, each removed one with its reason"),
     "train": ("alignment.commands.train", "one stage, whichever the recipe names; the same command resumes it"),
     "run": ("alignment.commands.run", "the stages of a pipeline in order; done ones are skipped"),
+    "submit": ("alignment.commands.submit", "a recipe as a SLURM job, a pipeline as a chain of jobs"),
+    "doctor": ("alignment.commands.doctor", "whether these machines can run it, before any model loads"),
     "chat": ("alignment.commands.chat", "talk to the model of a run"),
     "report": ("alignment.commands.report", "write the pages of runs and studies anew"),
     "merge": ("alignment.commands.merge", "an adapter-only run into a whole model, compared before it is written"),
