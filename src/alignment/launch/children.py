@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from alignment.errors import LaunchError, Preempted
-from alignment.train.heartbeat import Hang, Watch, ask_for_stacks, end_ranks
+from alignment.train.heartbeat import Hang, Watch, end_ranks
 from alignment.train.stopping import SAME_REQUEST_SECONDS
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
@@ -49,10 +49,9 @@ class Children:
             self._collect()
             if watch is not None and self.hang is None and (hang := watch.look()) is not None:
                 self.hang = hang
-                ask_for_stacks(hang)
                 self.ended_by_us |= set(range(len(self.pids))) - set(self.statuses)
-                self.send(signal.SIGKILL)
                 end_ranks(hang)
+                self.send(signal.SIGKILL)
             failed = [status for status in self.statuses.values() if status]
             if failed and failed_at is None:
                 failed_at = time.monotonic()

@@ -15,14 +15,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOGS = "logs"  # in the run folder
 POLL_SECONDS = 0.5
-STACKS_SECONDS = 1.0  # that ranks have to write their stacks
+STACKS_SECONDS = 0.5  # that ranks have to write their stacks
 RESTING = "resting"
 _BYTES = 256
 
@@ -128,24 +128,25 @@ def read_beats(run_dir: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda beat: beat["rank"])
 
 
-def ask_for_stacks(hang: Hang) -> None:
-    """Has every rank on this machine write its stacks; a stopped one is woken for it, and is about to be ended anyway."""
-    _send(hang, signal.SIGUSR1, signal.SIGCONT)
-    time.sleep(STACKS_SECONDS)
-
-
 def end_ranks(hang: Hang) -> None:
-    """Ends the ranks on this machine, also those that are children of another launcher."""
-    _send(hang, signal.SIGKILL)
+    """Has every rank on this machine write its stacks, and ends those that are not this process.
+
+    Stopped ones come last and must be woken for it: the others are gone then, so they cannot go on.
+    """
+    here = [beat for beat in hang.beats if beat["host"] == socket.gethostname() and beat["doing"] != RESTING]
+    stopped = [beat["pid"] for beat in here if _is_stopped(beat)]
+    for pids in ([beat["pid"] for beat in here if beat["pid"] not in stopped], stopped):
+        if pids:
+            _send(pids, signal.SIGUSR1, signal.SIGCONT)
+            time.sleep(STACKS_SECONDS)
+            _send([pid for pid in pids if pid != os.getpid()], signal.SIGKILL)
 
 
-def _send(hang: Hang, *numbers: int) -> None:
-    host = socket.gethostname()
-    for beat in hang.beats:
-        if beat["host"] == host and beat["doing"] != RESTING:
-            for number in numbers:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(beat["pid"], number)
+def _send(pids: Iterable[int], *numbers: int) -> None:
+    for pid in pids:
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
 
 def _is_stopped(beat: dict[str, Any]) -> bool:
@@ -166,7 +167,7 @@ def watch_oneself(watch: Watch, end: Callable[[Hang], None]) -> threading.Event:
     def run() -> None:
         while not over.wait(POLL_SECONDS):
             if (hang := watch.look()) is not None:
-                ask_for_stacks(hang)
+                end_ranks(hang)
                 end(hang)
                 return
 

@@ -39,7 +39,7 @@ def shrink(schedule: Schedule, context: StageContext) -> MicroBatchTooLarge | La
     size, now = smaller_size(schedule, context.world_size), schedule.per_device_batch_size
     if size is None:
         return LaunchError(
-            f"rank {context.rank}: memory ran out with {now} row(s) in a forward pass, which cannot be fewer. Lower data.max_length, "
+            f"memory ran out with {now} row(s) in a forward pass, which cannot be fewer. Lower data.max_length, "
             "set train.gradient_checkpointing, train with LoRA, or shard with zero3 or fsdp2."
         )
     note = (
@@ -47,7 +47,7 @@ def shrink(schedule: Schedule, context: StageContext) -> MicroBatchTooLarge | La
         f"{schedule.global_batch_size // (size * context.world_size)} passes a step. The global batch is still {schedule.global_batch_size}."
     )
     add_incident(context.run_dir, note, **{SIZE: size})
-    return MicroBatchTooLarge(f"rank {context.rank}: {note} The same command goes on.")
+    return MicroBatchTooLarge(f"{note} The same command goes on.")
 
 
 def free_memory() -> None:

@@ -41,7 +41,7 @@ class PlannedTokens:
 
 def count_row_tokens(rows: Dataset) -> np.ndarray:
     """Tokens of each row without padding, shape [len(rows)]; of a pair both sides, as the trainers see them."""
-    length = {name: _list_lengths(rows, name) for name in rows.column_names if name.endswith("_ids")}
+    length = {name: list_lengths(rows, name) for name in rows.column_names if name.endswith("_ids")}
     if "input_ids" in length:
         return length["input_ids"]
     if "chosen_ids" not in length:
@@ -49,7 +49,8 @@ def count_row_tokens(rows: Dataset) -> np.ndarray:
     return 2 * length["prompt_ids"] + length["chosen_ids"] + length["rejected_ids"]
 
 
-def _list_lengths(rows: Dataset, column: str) -> np.ndarray:
+def list_lengths(rows: Dataset, column: str) -> np.ndarray:
+    """Items of each row's list, shape [len(rows)]."""
     lengths = pyarrow.compute.list_value_length(rows.data.column(column))
     return np.asarray(lengths, dtype=np.int64)
 

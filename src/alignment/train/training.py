@@ -23,7 +23,7 @@ from alignment.train.console import Console
 from alignment.train.context import StageContext
 from alignment.train.memory import fit_recipe
 from alignment.train.precision import resolve_bf16
-from alignment.train.token_counts import PlannedTokens
+from alignment.train.token_counts import PlannedTokens, count_row_tokens
 from alignment.train.tracking import open_tracker
 
 INITIAL = "initial"  # in the run folder: the weights of a new model, before training
@@ -64,7 +64,9 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
     set_seed(recipe.seed)
     prepared = load_prepared(context.prepared_folder)
     schedule = _make_schedule(fit_recipe(recipe, context), len(prepared.train), context.world_size)
-    order = row_order(schedule, recipe.seed)
+    # A rollout's prompts keep their order: the completions drawn for them depend on it.
+    by_length = recipe.stage != "ppo" and not prepared.manifest["packing"]
+    order = row_order(schedule, recipe.seed, count_row_tokens(prepared.train) if by_length else None)
     return Training(
         recipe=recipe,
         context=context,

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from alignment.models.lora import ReferenceView
@@ -11,6 +12,7 @@ from alignment.train.callbacks import FirstStepGate
 from alignment.train.context import StageContext
 from alignment.train.finish import complete
 from alignment.train.policy import Policy, load_frozen, load_trainable_policy
+from alignment.train.token_counts import list_lengths
 from alignment.train.training import Training, open_training
 from alignment.train.trl_bridge.dpo import DPOConfig, build_dpo_trainer, make_dpo_arguments
 
@@ -30,10 +32,16 @@ def run(recipe: DpoRecipe, context: StageContext) -> None:
         arguments,
         train_rows=training.train_rows,
         eval_rows=training.eval_rows,
+        chosen_tokens=_count_chosen(training),
         tokenizer=training.tokenizer,
         callbacks=[*training.callbacks, *_reference_gates(recipe)],
     )
     complete(training, trainer, policy, against=lambda: trainer.ref_model or ReferenceView(trainer.model))
+
+
+def _count_chosen(training: Training) -> np.ndarray:
+    per_row = list_lengths(training.prepared.train, "chosen_ids")
+    return per_row[training.order].reshape(training.schedule.steps, -1).sum(axis=1)
 
 
 def _load_reference(training: Training, policy: Policy) -> PreTrainedModel | None:

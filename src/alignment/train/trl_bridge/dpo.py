@@ -5,6 +5,8 @@ The subclass overrides only the preparation of data. The reference is always dec
 
 from typing import Any
 
+import numpy as np
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -31,10 +33,27 @@ def make_dpo_arguments(spec: DpoSpec) -> dict[str, Any]:
 
 
 class RecipeDPOTrainer(ExactEvaluation, FullPrecisionOutputs, DPOTrainer):
-    """TRL's DPOTrainer that takes encoded rows as they are."""
+    """TRL's DPOTrainer that takes encoded rows as they are, and means its SFT term over the tokens of the global batch."""
+
+    chosen_tokens: np.ndarray | None = None
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        if self.chosen_tokens is None or not model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        # TRL takes the mean over the tokens of each pass, and the Trainer the mean over passes: rows of short passes would
+        # count more, and how the batch is cut would be a hyper-parameter.
+        passes = self.args.gradient_accumulation_steps * self.args.world_size
+        chosen, _ = inputs["completion_mask"].chunk(2)
+        share = int(chosen.sum()) * passes / int(self.chosen_tokens[self.state.global_step])
+        weights = self.loss_weights
+        self.loss_weights = [weights[0], weights[1] * share]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.loss_weights = weights
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The card is written from the receipt, once, beside final/."""
@@ -47,6 +66,7 @@ def build_dpo_trainer(
     *,
     train_rows: Dataset,
     eval_rows: Dataset | None,
+    chosen_tokens: np.ndarray,
     tokenizer: PreTrainedTokenizerBase,
     callbacks: list[TrainerCallback],
 ) -> RecipeDPOTrainer:
@@ -55,8 +75,9 @@ def build_dpo_trainer(
     Args:
         reference: the frozen reference; None only for a model with an adapter, where the reference is the model without
             a fresh adapter, or a frozen copy of an adapter that is continued (TRL 1.16 makes it).
+        chosen_tokens: tokens of the chosen completions of each optimizer step, shape [steps].
     """
-    return RecipeDPOTrainer(
+    trainer = RecipeDPOTrainer(
         model=model,
         ref_model=reference,
         args=arguments,
@@ -66,3 +87,5 @@ def build_dpo_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.chosen_tokens = chosen_tokens if len(trainer.loss_weights) > 1 else None
+    return trainer

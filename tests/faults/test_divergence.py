@@ -1,0 +1,85 @@
+"""A loss or gradient that is not a number stops the run, names the rows and keeps the last good checkpoint (N1, N2)."""
+
+import json
+import math
+
+import pytest
+from injected import Fault
+
+import runs
+
+SLOW = pytest.mark.slow
+
+
+def check(study, out: str, what: str) -> dict:
+    ended = runs.read_exit(study, out)
+    assert ended["code"] == 4
+    assert ended["reason"].startswith(f"step 3: {what}; expected a finite number. It read prepared rows ")
+    assert runs.checkpoints(study, out) == ["checkpoint-2"]
+    assert all(math.isfinite(loss) for loss in runs.losses(study, out))
+    return json.loads((study / "runs" / out / "diverged.json").read_text())
+
+
+@pytest.mark.parametrize("name", [name if name == "sft" else pytest.param(name, marks=SLOW) for name in runs.STAGES])
+def test_a_loss_that_is_not_a_number_stops_with_the_rows_of_its_forward_pass(study, name) -> None:
+    out = f"nan-{name}"
+    keys = (
+        ("train.logging_steps=2",) if name == "ppo" else ("train.logging_steps=5",)
+    )  # long before a line would show it
+    assert runs.train(study, name, out, *keys, fault=Fault("nan_loss", 3, micro=1)) == 4
+    found = check(study, out, "loss is nan")
+    assert [one["loss"] == "nan" for one in found["passes"]] == [False, True]
+    assert len(found["passes"][1]["rows"]) == 2
+    assert list(found["texts"]) == [str(row) for row in found["passes"][1]["rows"]]
+    assert all(any(word in text for word in runs.WORDS) for text in found["texts"].values())
+
+
+def test_the_rows_are_those_that_were_read(study, monkeypatch) -> None:
+    from alignment.data.prepare import load_prepared
+    from alignment.train.guard import Guarded
+
+    real, seen = Guarded.training_step, study / "seen"
+    seen.mkdir()
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 2:
+            mask = inputs["attention_mask"].bool()
+            ids = [row[kept].tolist() for row, kept in zip(inputs["input_ids"], mask, strict=True)]
+            (seen / f"{self.args.process_index}.json").write_text(json.dumps(ids))
+        return real(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(Guarded, "training_step", training_step)
+    assert runs.train(study, "sft", "rows", fault=Fault("nan_loss", 3, rank=1), strategy="ddp") == 4
+    passes = json.loads((study / "runs/rows/diverged.json").read_text())["passes"]
+    assert [(one["rank"], one["loss"] == "nan") for one in passes] == [(0, False), (1, True)]
+    [folder] = (study / "runs/prepared").glob("sft-*/")
+    prepared = load_prepared(folder).train
+    for one in passes:
+        read = json.loads((seen / f"{one['rank']}.json").read_text())
+        assert [prepared[row]["input_ids"] for row in one["rows"]] == read
+
+
+@pytest.mark.parametrize("kind", ["inf_loss", "nan_gradient"])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=SLOW)])
+def test_infinity_and_gradients_of_one_rank_stop_all(study, kind, rank) -> None:
+    out = f"{kind}-{rank}"
+    fault = Fault(kind, 3, rank=rank)
+    assert runs.train(study, "sft", out, "train.logging_steps=5", strategy="ddp", fault=fault) == 4
+    check(study, out, "loss is inf" if kind == "inf_loss" else "grad_norm is nan")
+
+
+@SLOW
+@pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
+def test_it_is_so_under_every_strategy(study, strategy) -> None:
+    out = f"nan-{strategy}"
+    assert (
+        runs.train(study, "sft", out, "train.logging_steps=5", strategy=strategy, fault=Fault("nan_loss", 3, rank=1))
+        == 4
+    )
+    check(study, out, "loss is nan")
+
+
+def test_the_same_command_goes_on_from_the_good_checkpoint(study, uninterrupted) -> None:
+    assert runs.train(study, "sft-lora", "mended", fault=Fault("nan_gradient", 3)) == 4
+    assert runs.train(study, "sft-lora", "mended") == 0
+    assert runs.final_hash(study, "mended") == uninterrupted("sft-lora")
