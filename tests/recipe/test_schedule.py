@@ -111,6 +111,15 @@ def test_a_longer_run_begins_with_the_rows_of_a_shorter_one() -> None:
     assert orders[1][:12].tolist() == orders[0].tolist()
 
 
+def test_rows_of_a_global_batch_stand_by_length_and_are_the_same_rows() -> None:
+    lengths = np.array([5, 1, 9, 3, 7, 2, 8, 4, 6, 10])
+    schedule = make_schedule(spec(max_steps=5, global_batch_size=4, per_device_train_batch_size=2), 10, 1)
+    plain, by_length = row_order(schedule, 3), row_order(schedule, 3, lengths)
+    for batch, sorted_batch in zip(plain.reshape(5, 4), by_length.reshape(5, 4), strict=True):
+        assert sorted(batch) == sorted(sorted_batch)
+        assert lengths[sorted_batch].tolist() == sorted(lengths[batch], reverse=True)
+
+
 def test_seeds_and_epochs_give_other_orders() -> None:
     schedule = make_schedule(spec(num_train_epochs=2, global_batch_size=50, per_device_train_batch_size=50), 50, 1)
     order = row_order(schedule, 1)

@@ -131,10 +131,20 @@ def _split_batch(train: TrainSpec, world_size: int) -> tuple[int, int]:
     return per_device, batch // (per_device * world_size)
 
 
-def row_order(schedule: Schedule, seed: int) -> np.ndarray:
-    """The row at each position, int64 [num_positions]. Epoch e is a permutation drawn from (seed, e)."""
+def row_order(schedule: Schedule, seed: int, lengths: np.ndarray | None = None) -> np.ndarray:
+    """The row at each position, int64 [num_positions]. Epoch e is a permutation drawn from (seed, e).
+
+    Args:
+        lengths: tokens of each row, shape [num_rows]. Rows of one global batch then stand by length, the longest first: its
+            passes, and the ranks that share a pass, pad little, and the batch is the same set of rows.
+    """
     epochs = -(-schedule.num_positions // schedule.num_rows)
     orders = [
         np.random.Generator(np.random.PCG64([seed, epoch])).permutation(schedule.num_rows) for epoch in range(epochs)
     ]
-    return np.concatenate(orders)[: schedule.num_positions].astype(np.int64)
+    order = np.concatenate(orders)[: schedule.num_positions].astype(np.int64)
+    if lengths is None:
+        return order
+    batches = order.reshape(-1, schedule.global_batch_size)
+    by_length = np.argsort(-lengths[batches], axis=1, kind="stable")
+    return np.take_along_axis(batches, by_length, axis=1).reshape(-1)
