@@ -14,6 +14,7 @@ from typing import Any
 from alignment.launch.doctor.findings import Finding
 
 MEETING_SECONDS = 20.0
+SHARED_SECONDS = 5.0  # that a new file may take to be seen by all
 MAX_CLOCK_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _COMPARED = ("code", "recipe", "data", "Python", "versions", "GPUs")
@@ -63,9 +64,9 @@ class Meeting:
         """Tells the others something."""
         self.store.set(f"{what}/{self.place.machine}", json.dumps(value))
 
-    def hear(self, what: str, machine: int, seconds: float = MEETING_SECONDS) -> Any:
+    def hear(self, what: str, machine: int, seconds: float | None = None) -> Any:
         """What a machine says; None when it does not in time."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + (MEETING_SECONDS if seconds is None else seconds)
         while not self.store.check([f"{what}/{machine}"]):
             if time.monotonic() > until:
                 return None
@@ -78,9 +79,9 @@ class Meeting:
         if self.place.machine == 0:
             self.hear_all("left", seconds=5)
 
-    def hear_all(self, what: str, seconds: float = MEETING_SECONDS) -> dict[int, Any]:
+    def hear_all(self, what: str, seconds: float | None = None) -> dict[int, Any]:
         """What each machine says, in all no longer than `seconds`; without those that do not."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + (MEETING_SECONDS if seconds is None else seconds)
         said = {one: self.hear(what, one, max(0.0, until - time.monotonic())) for one in range(self.place.num_machines)}
         return {machine: value for machine, value in said.items() if value is not None}
 
@@ -158,7 +159,7 @@ def check_shared_folder(meeting: Meeting, folder: Path) -> Finding | None:
         token.unlink(missing_ok=True)
         return None
     token = meeting.hear("token", 0)
-    until = time.monotonic() + 5
+    until = time.monotonic() + SHARED_SECONDS
     while token and not (seen := Path(token).exists()) and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)
     meeting.say("seen", bool(token and seen))
