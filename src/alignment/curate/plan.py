@@ -85,6 +85,7 @@ def make_plan(recipe: CurateRecipe, recipe_dir: Path, out: Path) -> CuratePlan:
     tasks = len(shards) if executor.tasks == "auto" else min(executor.tasks, len(shards))
     size = sum(shard.path.stat().st_size for shard in shards)
     fitting = min(len(os.sched_getaffinity(0)), 1 + size // _BYTES_A_WORKER)
+    fitting = fitting if executor.kind == "local" else tasks
     workers = min(tasks, fitting if executor.workers == "auto" else executor.workers)
     key = _hash_inputs(recipe, recipe_dir, shards)
     segments = []

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from alignment.curate import pii, steps
 from alignment.curate.decontaminate import EvalIndex
 from alignment.curate.documents import output_line
-from alignment.curate.executor import run_tasks
+from alignment.curate.executor import run_tasks, started
 from alignment.curate.joins import join
 from alignment.curate.ledger import Ledger, read_records, write_json
 from alignment.curate.plan import CuratePlan, PlannedStep, Segment
@@ -60,6 +60,11 @@ def _curate(plan: CuratePlan) -> dict[str, Any]:
     receipt = read_receipt(plan.out)
     if receipt is not None and receipt["key"] == plan.key:
         return receipt
+    with started(plan.recipe.curate.executor):
+        return _do_what_is_left(plan)
+
+
+def _do_what_is_left(plan: CuratePlan) -> dict[str, Any]:
     counts: dict[str, dict[str, Any]] = {}
     tallies: dict[str, Counter] = {}
     joins: dict[str, Any] = {}
@@ -100,7 +105,7 @@ def _run_segment(plan: CuratePlan, segment: Segment, before: Path | None) -> Non
     if segment.signs is not None:
         pipeline.append(steps.Sign(ledger, segment.signs.kind, segment.signs.spec))
     pipeline.append(steps.KeepRows(ledger))
-    run_tasks(pipeline, plan.tasks, plan.workers, plan.folder(segment) / "logs")
+    run_tasks(pipeline, plan.tasks, plan.workers, plan.folder(segment) / "logs", plan.recipe.curate.executor)
 
 
 def _make_step(plan: CuratePlan, ledger: Ledger, step: PlannedStep) -> steps.Judge:

@@ -6,6 +6,7 @@ Reading YAML, locating mistakes and suggesting names is the loader's; nothing he
 """
 
 import difflib
+import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
 from alignment.recipe.model_config import ModelConfigSpec
+from alignment.recipe.places import means_local_model
 
 # ------------------------------------------------------------------------------------------------ scalars
 
@@ -75,6 +77,8 @@ class Spec(BaseModel):
 
 # ------------------------------------------------------------------------------------------------ model
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
 
 def _one_origin(model: "ModelSpec") -> None:
     if (model.path is None) == (model.config is None):
@@ -84,6 +88,18 @@ def _one_origin(model: "ModelSpec") -> None:
 def _revision_of_path(model: "ModelSpec") -> None:
     if model.config is not None and model.revision is not None:
         raise BrokenRule("'revision' belongs to a 'path'; a new model from 'config' has none", "revision")
+
+
+def _code_is_pinned(model: "ModelSpec | LoadedModelSpec") -> None:
+    """Code that may change under its name is run by nobody who has read it."""
+    from_hub = model.path is not None and not means_local_model(model.path)
+    if model.trust_remote_code and from_hub and not _COMMIT.fullmatch(model.revision or ""):
+        raise BrokenRule(
+            "'trust_remote_code' runs Python of that repository: give the 'revision' that you have read, a commit of 40 hex digits "
+            "(a folder's path begins with ./)",
+            "trust_remote_code",
+            "revision",
+        )
 
 
 class ModelSpec(Spec):
@@ -98,9 +114,11 @@ class ModelSpec(Spec):
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
         "sdpa", description="attention kernel"
     )
-    trust_remote_code: bool = Field(False, description="run Python code that comes with a Hub model")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with a Hub model; `revision` must be a commit then"
+    )
 
-    RULES = (_one_origin, _revision_of_path)
+    RULES = (_one_origin, _revision_of_path, _code_is_pinned)
 
 
 class LoadedModelSpec(Spec):
@@ -114,7 +132,11 @@ class LoadedModelSpec(Spec):
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
         "sdpa", description="attention kernel"
     )
-    trust_remote_code: bool = Field(False, description="run Python code that comes with a Hub model")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with a Hub model; `revision` must be a commit then"
+    )
+
+    RULES = (_code_is_pinned,)
 
 
 class TokenizerSpec(Spec):
@@ -847,12 +869,39 @@ class StepSpec(Spec):
     RULES = (_one_step,)
 
 
+def _executor_keys_fit(executor: "ExecutorSpec") -> None:
+    read = {
+        "local": (),
+        "slurm": ("partition", "account", "qos", "time", "mem_per_cpu_gb"),
+        "ray": ("address", "mem_per_cpu_gb"),
+    }
+    given = {
+        "partition": executor.partition, "account": executor.account, "qos": executor.qos, "time": executor.time,
+        "mem_per_cpu_gb": executor.mem_per_cpu_gb, "address": executor.address,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value is not None and name not in read[executor.kind]:
+            raise BrokenRule(f"'{name}' is not read by kind: {executor.kind}", name, "kind")
+
+
 class ExecutorSpec(Spec):
     """Where the work is done. The result does not depend on it."""
 
-    kind: Literal["local"] = Field("local", description="processes of this machine")
-    workers: Literal["auto"] | Positive = Field("auto", description="processes at once; auto: by cores and input size")
+    kind: Literal["local", "slurm", "ray"] = Field(
+        "local", description="processes of this machine, a SLURM array job for each segment, or a Ray cluster"
+    )
+    workers: Literal["auto"] | Positive = Field(
+        "auto", description="tasks at once; auto: by cores and input size, on slurm and ray all"
+    )
     tasks: Literal["auto"] | Positive = Field("auto", description="parts of the work; auto: one for each input file")
+    mem_per_cpu_gb: Positive | None = Field(None, description="slurm, ray: memory of a task in GB; default 2, on ray 1")
+    partition: str | None = Field(None, description="slurm: partition")
+    account: str | None = Field(None, description="slurm: account")
+    qos: str | None = Field(None, description="slurm: quality of service")
+    time: str | None = Field(None, description="slurm: time limit of a task, D-HH:MM:SS")
+    address: str | None = Field(None, description="ray: a running cluster; default: one started on this machine")
+
+    RULES = (_executor_keys_fit,)
 
 
 class CurateSpec(Spec):
