@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # The tests and the quickstart neither need nor use a network.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: install quickstart test test-all check acceptance bench schema gallery goldens clean
+.PHONY: install quickstart test test-all check acceptance bench schema gallery rehearse goldens clean
 
 install: $(STAMP)
 
@@ -51,6 +51,11 @@ schema: install
 # The table of the studies in recipes/; a test holds it fresh.
 gallery: install
 	$(BIN)/python -m alignment.gallery
+
+# Every recipe of recipes/, shrunken, on two CPU ranks under the launcher config that its study names (about six minutes). Writes
+# recipes/rehearsed.json and the table; what failed says why.
+rehearse: install
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m alignment.launch.rehearse.gallery
 
 # Moves the golden traces; say why in CHANGELOG.md.
 goldens: install

@@ -4,18 +4,24 @@ A wheel carries `recipes/` and `accelerate_configs/` inside the package; a check
 recipe. `python -m alignment.gallery` writes recipes/README.md anew (`make gallery`); tests/test_recipes.py holds it fresh.
 """
 
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alignment.recipe.loader import load_recipe
+from alignment.recipe.locate import node_at, read_nodes
+from alignment.recipe.mixtures import find_mixture
 from alignment.recipe.pipeline import FILE_NAME, load_pipeline
 from alignment.recipe.schema import Recipe
 
 RECIPES_FOLDER = "recipes"
 TABLE = "README.md"
+EVIDENCE = "rehearsed.json"  # of each recipe that was rehearsed, the hash of its files, when and how
 CURATION = "curate.yaml"
 UNKNOWN = "unknown"
 PARTS = ("What and why", "Commands", "Expected results", "What did not work", "Data and licence")
@@ -28,7 +34,8 @@ One folder a study: a file for each stage, `pipeline.yaml`, which runs them in o
 values were read and what differs. Start one of your own with `alignment new my-study --from zephyr-7b`.
 
 Status: *checked* passes `alignment check`; *rehearsed* has also trained a shrunken model for a few steps under its launcher
-config; *trained* has been run as it stands, with its results in its README.
+config, as `rehearsed.json` notes of all its recipes as they are now (`make rehearse`); *trained* has been run as it stands, with its
+results in its README.
 
 """
 
@@ -95,14 +102,51 @@ def read_study(folder: Path) -> Study:
     curation = [folder / CURATION] if (folder / CURATION).is_file() else []
     paths = dict.fromkeys([*curation, *(path for pipeline in pipelines for path in pipeline.recipes)])
     readme = (folder / TABLE).read_text(encoding="utf-8") if (folder / TABLE).is_file() else ""
-    hardware, status = _HARDWARE.search(readme), _STATUS.search(readme)
+    hardware, claimed = _HARDWARE.search(readme), _STATUS.search(readme)
+    status, date = (claimed[1], claimed[2]) if claimed else (UNKNOWN, "")
+    rehearsed = _find_rehearsal(folder.parent, [path for path in paths if path.name != CURATION])
+    if rehearsed and status != "trained":
+        status, date = "rehearsed", rehearsed
     return Study(
         folder,
         tuple(load_recipe(path) for path in paths),
         hardware[1] if hardware else UNKNOWN,
-        status[1] if status else UNKNOWN,
-        status[2] if status else "",
+        status,
+        date,
     )
+
+
+def read_evidence(gallery: Path) -> dict[str, dict[str, Any]]:
+    """What was rehearsed: STUDY/RECIPE.yaml to hash, date, strategy, and what was and was not proven."""
+    path = gallery / EVIDENCE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def hash_recipe_files(path: Path) -> str:
+    """Of a recipe and the mixture and chat template that it names: the first 16 digits of the sha256 of their bytes."""
+    root, _ = read_nodes(path)
+    files = [path]
+    for section, key in (("data", "mixture"), ("chat", "template")):
+        node = node_at(root, (section, key))
+        if node is None or not isinstance(node.value, str):
+            continue
+        if key == "mixture":
+            files.append(find_mixture(node.value, path))
+        elif node.value.endswith(".jinja"):
+            files.append(path.parent / node.value)
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _find_rehearsal(gallery: Path, recipes: list[Path]) -> str | None:
+    """The day on which the last of some recipes was rehearsed as it is now; None where one was not."""
+    evidence = read_evidence(gallery)
+    dates = []
+    for path in recipes:
+        facts = evidence.get(f"{path.parent.name}/{path.name}")
+        if facts is None or facts["hash"] != hash_recipe_files(path):
+            return None
+        dates.append(facts["date"])
+    return max(dates, default=None)
 
 
 def make_table(gallery: Path) -> str:

@@ -89,6 +89,12 @@ def _make_config(stop_ids: Sequence[int], pad_id: int, max_new_tokens: int, temp
     )
 
 
+def _further_inputs(model: PreTrainedModel) -> dict[str, bool]:
+    """Of a mixture of experts no balancing loss: transformers 5.23 computes one at every new token, against a mask of all tokens."""
+    has_router = hasattr(model.config.get_text_config(), "output_router_logits")
+    return {"output_router_logits": False} if has_router else {}
+
+
 def _room(model: PreTrainedModel, lengths: Sequence[int], max_new_tokens: int) -> list[int]:
     """New tokens that each prompt has room for in the model's context."""
     if 0 in lengths:
@@ -146,7 +152,7 @@ def generate_batch(
         inputs = pad_left([prompts_ids[row] for row in rows], pad_id, model.device)
         config = _make_config(stop_ids, pad_id, room[rows[0]], temperature)
         with _generation_config(model, config), _own_random(model, seed, number), compute_in(model, bf16):
-            output_BT = model.generate(**inputs, synced_gpus=synced)
+            output_BT = model.generate(**inputs, **_further_inputs(model), synced_gpus=synced)
         start = inputs["input_ids"].size(1)
         return [_read(tokenizer, ids, stop_ids) for ids in output_BT[:, start:].tolist()]
 

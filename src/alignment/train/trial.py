@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from alignment.errors import ArtifactError, LaunchError
+from alignment.models.load import AUTO_CLASSES, Kind, whole_weights
 from alignment.models.tokenizer import load_tokenizer
 from alignment.train.artifacts import write_trial
 from alignment.train.guard import CHECKPOINTS
@@ -82,7 +83,7 @@ def try_saving(training: Training, trainer: Trainer, policies: Sequence[Policy])
         folder.mkdir()
         for policy in policies:
             written = write_trial(training, trainer, policy, folder / policy.folder, state)
-            _compare(folder / policy.folder, written, policy.saved_dtype)
+            _compare(folder / policy.folder, written, policy.kind)
             load_tokenizer(folder / policy.folder)
     except OSError as error:
         raise LaunchError(
@@ -97,13 +98,15 @@ def _numel(parameter: torch.nn.Parameter) -> int:
     return parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
 
 
-def _compare(folder: Path, written: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+def _compare(folder: Path, written: Mapping[str, torch.Tensor], kind: Kind) -> None:
     """Whether the files hold what was given to them, and nothing twice."""
     found: dict[str, Any] = {}
     for path in folder.glob("*.safetensors"):
         found |= load_file(path)
     if not written:
         return
+    if any(name not in written for name in found):
+        found = _read_as_model(folder, kind)
     wrong = [
         name
         for name, value in found.items()
@@ -114,6 +117,12 @@ def _compare(folder: Path, written: Mapping[str, torch.Tensor], dtype: torch.dty
             f"{folder}: before step 1 the weights were written and read back, and {len(wrong) or 'all'} of them differ "
             f"({', '.join(wrong[:3])}); the same were expected. Look at the disk, and at the model's class."
         )
+
+
+def _read_as_model(folder: Path, kind: Kind) -> dict[str, torch.Tensor]:
+    """The weights by the names that they have in a model: transformers 5 holds experts as one tensor and writes each by itself."""
+    with whole_weights():
+        return dict(AUTO_CLASSES[kind].from_pretrained(str(folder), dtype="auto").state_dict())
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
