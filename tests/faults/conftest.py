@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+import fault_runs as runs
 import pytest
 
-import runs
 from alignment.launch import start
 from alignment.launch.ranks import preload
 

@@ -4,10 +4,10 @@ import os
 import shutil
 from collections import namedtuple
 
+import fault_runs as runs
 import pytest
 from injected import Fault
 
-import runs
 from alignment.errors import ArtifactError, LaunchError
 from alignment.train import guard, trial
 
@@ -87,3 +87,17 @@ def test_files_follow_the_umask(study) -> None:
 
 def test_no_pickled_arguments_are_left(study) -> None:
     assert not list((study / "runs").rglob("training_args.bin"))
+
+
+def test_prepared_rows_that_were_cut_are_named_with_how_to_make_them_again(study) -> None:
+    assert runs.train(study, "sft", "cut", fault=Fault("term", 3)) == 75
+    [path] = (study / "runs/prepared").glob("sft-*/train.arrow")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    try:
+        assert runs.train(study, "sft", "cut") == 3
+    finally:
+        path.write_bytes(whole)
+    reason = runs.read_exit(study, "cut")["reason"]
+    assert f"train.arrow: found {len(whole) - 200} bytes; {len(whole)} were written. Delete " in reason
+    assert runs.train(study, "sft", "cut") == 0

@@ -3,10 +3,9 @@
 import json
 import math
 
+import fault_runs as runs
 import pytest
 from injected import Fault
-
-import runs
 
 SLOW = pytest.mark.slow
 

@@ -3,10 +3,9 @@
 import json
 import time
 
+import fault_runs as runs
 import pytest
 from injected import Fault
-
-import runs
 
 
 def test_a_rank_that_stands_still_is_named_with_the_stacks_of_all(study, caplog) -> None:

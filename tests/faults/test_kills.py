@@ -5,10 +5,9 @@ import random
 import signal
 import time
 
+import fault_runs as runs
 import pytest
 from injected import Fault
-
-import runs
 
 SLOW = pytest.mark.slow
 

@@ -2,10 +2,10 @@
 
 import json
 
+import fault_runs as runs
 import pytest
 from injected import Fault
 
-import runs
 from alignment.train.memory import is_out_of_memory
 
 

@@ -1,9 +1,8 @@
 """A checkpoint goes on under another launch with the same rows, or is refused by name (F12)."""
 
+import fault_runs as runs
 import pytest
 from injected import Fault
-
-import runs
 
 SLOW = pytest.mark.slow
 

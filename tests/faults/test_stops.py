@@ -4,10 +4,9 @@ import os
 import signal
 import time
 
+import fault_runs as runs
 import pytest
 from injected import Fault
-
-import runs
 
 SLOW = pytest.mark.slow
 

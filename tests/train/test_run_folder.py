@@ -1,6 +1,8 @@
 """What a second command on a run folder does."""
 
 import json
+import os
+import socket
 
 import pytest
 import study as written
@@ -43,9 +45,12 @@ def test_fresh_sets_the_old_run_aside(study) -> None:
     assert set_aside(study / "runs/study/sft") is None
 
 
-def test_a_folder_in_use_is_refused(study) -> None:
+def test_a_folder_in_use_is_refused(study, capsys) -> None:
     with locked(study / "runs/study/sft"):
         assert written.run("sft") == 5
+        assert written.run("sft") == 5
+    assert capsys.readouterr().err.count(f"process {os.getpid()} on {socket.gethostname()} is at work in this folder") == 2
+    assert not (study / "runs/study/sft/.lock-holder").exists()
     # The refused command has changed nothing.
     assert json.loads((study / "runs/study/sft/exit.json").read_text())["code"] == 0
 

@@ -96,12 +96,22 @@ def load_prepared(folder: Path) -> Prepared:
     rows = {}
     for split in ("train", "eval"):
         expected, path = manifest["num_rows"][split], folder / f"{split}.arrow"
+        _check_size(path, manifest.get("bytes", {}).get(path.name))
         rows[split] = None if expected is None else datasets.Dataset.from_file(str(path))
         if expected is not None and len(rows[split]) != expected:
             raise DataError(
                 f"{path}: found {len(rows[split])} rows; {expected} were expected. Delete {folder} and prepare again."
             )
     return Prepared(folder, manifest["key"], manifest, rows["train"], rows["eval"])
+
+
+def _check_size(path: Path, written: int | None) -> None:
+    """Rows are memory-mapped: of a file that was cut, the missing end would show in the middle of a training, deep in a library."""
+    found = path.stat().st_size if path.is_file() else 0
+    if written is not None and found != written:
+        raise DataError(
+            f"{path}: found {found} bytes; {written} were written. Delete {path.parent}, and the same command prepares the rows again."
+        )
 
 
 # ------------------------------------------------------------------------------------------------ inputs
@@ -184,6 +194,7 @@ def _build(folder: Path, recipe: Recipe, key: str, found: dict[str, list[FoundSo
         if chat is not None:
             chat.tokenizer.save_pretrained(temporary / "tokenizer")
         manifest = _make_manifest(recipe, key, found, chat, splits)
+        manifest["bytes"] = {path.name: path.stat().st_size for path in sorted(temporary.glob("*.arrow"))}
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)

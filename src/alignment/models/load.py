@@ -138,6 +138,12 @@ def load_weights(kind: Kind, path: str, *, revision: str | None = None, **furthe
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        pickles = sorted(Path(path).glob("*.bin")) if Path(path).is_dir() else []
+        if pickles and not list(Path(path).glob("*.safetensors")):
+            raise ArtifactError(
+                f"{pickles[0]}: a pickle, which may run code when it is read; safetensors were expected. Convert it where you trust it: "
+                "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR)."
+            ) from error
         raise ArtifactError(
             f"{path}: cannot be loaded ({reason}); a model was expected. Correct model.path."
         ) from error

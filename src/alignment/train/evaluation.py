@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from alignment.train.guard import Guarded
+from alignment.train.renamed import RenamedWeights
 
 IGNORE_INDEX = -100
 
@@ -36,7 +37,7 @@ def _rank_batches(num_rows: int, rank: int, ranks: int, batch_size: int) -> Iter
         yield ([position], True) if position < num_rows else ([0], False)
 
 
-class ExactEvaluation(Guarded):
+class ExactEvaluation(RenamedWeights, Guarded):
     """Mixin before a Trainer class: `evaluate` as described above. Every rank must call it."""
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:

@@ -7,6 +7,7 @@ been read in any case.
 
 import errno
 import logging
+import math
 import os
 import shutil
 import time
@@ -157,7 +158,10 @@ class Guard(TrainerCallback):
             {"rank": self.context.rank, "rows": rows, "loss": float(loss)}
             for rows, loss in zip(self.trainer.rows_of_step(step), losses, strict=True)
         ]
-        passes = [one for rank in _gather(own, self.context.world_size) for one in rank]
+        found = _gather((own, value), self.context.world_size)
+        passes = [one for theirs, _ in found for one in theirs]
+        # The rank whose gradient it is may be the only one that has it.
+        value = next((theirs for _, theirs in found if not math.isfinite(theirs)), value)
         run_dir = self.context.run_dir
         if self.context.rank == 0:
             texts = {row: _read_text(self.training, row) for row in divergence.choose_texts(passes)}
@@ -278,7 +282,7 @@ def _local(norm: Any, device: torch.device) -> torch.Tensor:
     return torch.tensor(float(norm), device=device)
 
 
-def _gather(own: list[Any], world_size: int) -> list[list[Any]]:
+def _gather(own: Any, world_size: int) -> list[Any]:
     if world_size == 1:
         return [own]
     found: list[Any] = [None] * world_size

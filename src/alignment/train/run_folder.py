@@ -10,6 +10,7 @@ What the stages write into it is theirs. Nothing here imports torch.
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from alignment.report.run_files import DATA_MANIFEST, RECIPE, read_json
 
 EXIT = "exit.json"
 LOCK = ".lock"
+HOLDER = ".lock-holder"  # a file of its own: whoever tries the lock empties that one
 PREPARED = "prepared"
 _NUM_SHOWN = 8
 
@@ -126,13 +128,16 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         LaunchError: another command works on it, or it cannot be written.
     """
+    holder = run_dir / HOLDER
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK)
         lock.acquire(timeout=0)
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another command"
         raise LaunchError(
-            f"{run_dir}: another command is at work in this folder; one at a time was expected. Wait for it, or give --out DIR."
+            f"{run_dir}: {who} is at work in this folder; one at a time was expected. Wait for it, or give --out DIR."
         ) from None
     except OSError as error:
         raise LaunchError(
@@ -141,6 +146,8 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if run_dir.is_dir():
+            holder.unlink(missing_ok=True)
         lock.release()
 
 
