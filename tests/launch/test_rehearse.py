@@ -15,7 +15,14 @@ from alignment.launch.rehearse.rehearsal import Rehearsal, rehearse
 GALLERY = Path(__file__).parents[2] / "recipes"
 QUICKSTART = ["tokenizer", "pretrain", "sft", "reward", "dpo", "ppo", "evaluate"]
 # One recipe of the gallery for each stage, and one with all that a CPU cannot do.
-PER_STAGE = ["gpt2-nl/pretrain", "smollm2-135m/sft", "qwen3-0.6b/reward", "tulu3-8b/dpo", "quickstart/ppo"]
+PER_STAGE = [
+    "gpt2-nl/pretrain",
+    "smollm2-135m/sft",
+    "llama-3.1-8b/sft",
+    "qwen3-0.6b/reward",
+    "tulu3-8b/dpo",
+    "quickstart/ppo",
+]
 STRATEGIES = ["ddp", "zero3", "fsdp2"]
 
 
