@@ -26,6 +26,7 @@ RANGES = [
     Requirement("trl>=1.16,<1.17"),
     Requirement('vllm>=0.10,<1; extra == "vllm"'),
 ]
+INSTALLED = local.read_versions(one for one in local.read_requirements() if one.name != "deepspeed")
 FACTS = {
     "code": "c0de",
     "data": {"rows.jsonl": "aa"},
@@ -54,6 +55,18 @@ def test_what_is_required_must_be_there_and_what_an_extra_names_in_range():
     assert "trl is not installed" in local.check_versions(RANGES, {"torch": "2.13.0+cpu"}).found
     assert not local.check_versions(RANGES, {"torch": "2.13.0+cpu", "trl": "1.16.0"}).is_wrong
     assert local.check_versions(RANGES, {"torch": "2.13.0", "trl": "1.16.0", "vllm": "1.2"}).found == "vllm 1.2"
+
+
+def test_zero_needs_deepspeed(monkeypatch, capsys):
+    monkeypatch.setattr(
+        local,
+        "read_versions",
+        lambda ranges: {one.name: INSTALLED[one.name] for one in ranges if one.name in INSTALLED},
+    )
+    monkeypatch.setattr(examine, "check_all_reduce", lambda *_: Finding("all-reduce", "gloo, 2 processes"))
+    assert main(["doctor", "--accelerate_config", "ddp"]) == 0
+    assert main(["doctor", "--accelerate_config", "zero3"]) == LaunchError.code
+    assert "deepspeed is not installed" in capsys.readouterr().out
 
 
 def test_the_ranges_are_those_of_the_package():

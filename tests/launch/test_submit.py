@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import Cluster, wait_for, write_program
-from small_study import STUDY, write_study
+from small_study import STUDY, pretend_to_train, write_study
 
 from alignment.cli import main
 from alignment.errors import DataError, LaunchError, RecipeError
 from alignment.launch import slurm
+from alignment.launch.request import TrainRequest
 from alignment.launch.slurm_job import find_code
 
 SFT = str(STUDY / "sft.yaml")
@@ -211,3 +212,46 @@ def test_a_result_is_pushed_by_a_job_of_its_own(cluster, capsys):
     assert [cluster.wait(job) for job in jobs] == ["COMPLETED"] * 2
     assert said()[-1] == f"push {RUN} us/small-sft"
     assert "gpus-per-node" not in cluster.options(jobs[1])
+
+
+# ------------------------------------------------------------------------------------------------ what is done already
+
+
+@pytest.fixture
+def finished(cluster) -> Path:
+    """All three stages are done."""
+    for name in ("tokenizer", "pretrain", "sft"):
+        pretend_to_train(TrainRequest(STUDY / f"{name}.yaml"))
+    return STUDY
+
+
+def todo(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[list[str], list[str]]:
+    """Jobs and run folders that would be set aside."""
+    assert main(["submit", str(STUDY), "--dry_run", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    jobs = [line.rpartition("=")[2] for line in lines if line.startswith("#SBATCH --job-name")]
+    return jobs, [line.rpartition("/")[2] for line in lines if line.startswith("would be set aside")]
+
+
+def test_stages_that_are_done_are_not_submitted(finished, capsys):
+    assert todo(capsys) == ([], [])
+    assert todo(capsys, "--push", "us") == (["small-sft-results"], [])
+    assert main(["submit", SFT]) == 0
+    assert capsys.readouterr().out == f"done: {RUN}\n"
+
+
+def test_a_stage_whose_parent_is_made_anew_is_made_anew_too(finished, capsys):
+    """`alignment train` refuses to go on with a run whose parent has changed, and in a queue nobody could say --fresh."""
+    (STUDY / "data/chats.jsonl").write_text('{"messages": [1]}\n')
+    assert todo(capsys) == (["small-sft", "small-sft-results"], ["sft"])
+    (STUDY / "data/text.jsonl").write_text('{"text": "b"}\n')
+    names = ["tokenizer", "pretrain", "sft"]
+    assert todo(capsys) == ([f"small-{name}" for name in names] + ["small-sft-results"], names)
+
+
+def test_an_old_run_is_set_aside_before_the_job_is_submitted_and_no_job_says_fresh(finished, cluster, capsys):
+    train_by("finish 0")
+    [job] = submit(capsys, SFT, "--gpus", "1", "--fresh")
+    assert cluster.wait(job) == "COMPLETED"
+    assert Path("runs/small/sft.old-1/receipt.json").exists()
+    assert "--fresh" not in " ".join(said())

@@ -16,11 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine_rank", type=int, default=0, metavar="R", help="this one among them")
     parser.add_argument("--main_process_ip", default="127.0.0.1", metavar="HOST", help="machine 0")
     parser.add_argument("--main_process_port", type=int, default=0, metavar="P", help="port that training will use")
+    parser.add_argument("--accelerate_config", metavar="NAME|PATH", help="also look for what this config needs")
     parser.add_argument("--num_gpus", type=int, metavar="N", help="GPUs that each machine should have")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line a check and returns 0, or 5 when something is wrong on any machine."""
+    from alignment.launch.configs import find_config
     from alignment.launch.doctor.examine import examine
     from alignment.launch.doctor.findings import make_table
     from alignment.launch.doctor.peers import Place
@@ -34,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
             "--main_process_port: none, for several machines; the port of training was expected. Give it."
         )
     place = Place(args.machine_rank, args.num_machines, args.main_process_ip, args.main_process_port)
-    findings = examine(args.recipe, place, os.environ, num_gpus=args.num_gpus)
+    strategy = None
+    if args.accelerate_config is not None:
+        strategy = find_config(args.accelerate_config, args.recipe).strategy
+    findings = examine(args.recipe, place, os.environ, num_gpus=args.num_gpus, strategy=strategy)
     is_wrong = any(one.is_wrong for one in findings)
     if args.machine_rank == 0:
         print(make_table(findings, args.num_machines))

@@ -31,13 +31,19 @@ MAX_HASHED_BYTES = 1_000_000_000  # more data than this is compared by names and
 
 
 def examine(
-    recipe_path: Path | None, place: Place, variables: Mapping[str, str], *, num_gpus: int | None = None
+    recipe_path: Path | None,
+    place: Place,
+    variables: Mapping[str, str],
+    *,
+    num_gpus: int | None = None,
+    strategy: str | None = None,
 ) -> list[Finding]:
     """All findings, on machine 0 those of all machines. Every machine calls it.
 
     Args:
         variables: the environment of the process.
         num_gpus: GPUs that the scheduler gave each machine.
+        strategy: of the launcher config; ZeRO needs DeepSpeed.
 
     Raises:
         LaunchError: it took longer than a minute.
@@ -48,7 +54,7 @@ def examine(
         requirements = local.read_requirements()
         versions = local.read_versions(requirements)
         findings = [
-            local.check_versions(requirements, versions),
+            local.check_versions(requirements, versions, _needed(strategy)),
             local.check_disk(folder),
             local.check_shared_memory(),
             local.check_gpus(num_gpus),
@@ -64,6 +70,10 @@ def examine(
         findings.insert(0, Finding("code", f"{facts['code']} {_commit()}".strip()))
         findings = [replace(one, machine=place.machine) for one in findings]
         return _meet(place, folder, facts, findings)
+
+
+def _needed(strategy: str | None) -> tuple[str, ...]:
+    return ("deepspeed",) if strategy is not None and strategy.startswith("zero") else ()
 
 
 def _meet(place: Place, folder: Path, facts: Mapping[str, Any], findings: list[Finding]) -> list[Finding]:

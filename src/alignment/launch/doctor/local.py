@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -49,12 +49,15 @@ def read_versions(requirements: Iterable[Requirement]) -> dict[str, str]:
     return found
 
 
-def check_versions(requirements: Iterable[Requirement], versions: Mapping[str, str]) -> Finding:
-    """Whether what is installed is in range; what an extra names need not be there."""
+def check_versions(
+    requirements: Iterable[Requirement], versions: Mapping[str, str], needed: Collection[str] = ()
+) -> Finding:
+    """Whether what is installed is in range; what an extra names need not be there, unless it is in `needed`."""
     outside, wanted = [], []
     for one in requirements:
         version, is_extra = versions.get(one.name), one.marker is not None and "extra" in str(one.marker)
-        if is_extra and (version is None or any(f'"{name}"' in str(one.marker) for name in _NOT_TO_RUN)):
+        is_missed = version is None and one.name not in needed
+        if is_extra and (is_missed or any(f'"{name}"' in str(one.marker) for name in _NOT_TO_RUN)):
             continue
         if version is None or not one.specifier.contains(version, prereleases=True):
             outside.append(f"{one.name} {version or 'is not installed'}")
