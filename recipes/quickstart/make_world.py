@@ -59,15 +59,19 @@ SENTENCES = {
     ),
 }  # fmt: skip
 # A question is a manner of asking, the same for all attributes, around a topic; or one of the patterns of its attribute.
-# With few manners, preference training ties what it teaches to them, and a new one loses a third of the facts.
+# With 14 manners, preference training ties what it teaches to them, and a new one loses a third of the facts; with 32, none.
 TRAINED_FRAMES = (
     "What is {topic}?", "Name {topic}.", "Tell me {topic}.", "I want to know {topic}.", "Do you know {topic}?",
     "Please say {topic}.", "{Topic}?", "{Topic}, please.", "I am asking for {topic}.", "May I ask for {topic}?",
     "What would you say is {topic}?", "Show me {topic}.", "Would you write down {topic}?", "I wonder about {topic}.",
+    "Say {topic}.", "Answer with {topic}.", "Which one is {topic}?", "I have forgotten {topic}.", "Remind me of {topic}.",
+    "My question is {topic}.", "Have you heard of {topic}?", "I am looking for {topic}.", "Look up {topic}.", "Find {topic}.",
+    "Someone asked me for {topic}.", "Quick: {topic}?", "Question: {topic}.", "Help me find {topic}.", "State {topic}.",
+    "Do you remember {topic}?", "Write {topic}.", "Let us talk about {topic}.",
 )  # fmt: skip
 EVALUATED_FRAMES = {
-    "validation": ("Can you name {topic}?", "Give me {topic}."),  # for tuning
-    "held_out": ("I need {topic}.", "Could you tell me {topic}?"),  # for what is reported
+    "validation": ("Can you name {topic}?", "Give me {topic}.", "I need {topic}.", "Could you tell me {topic}?"),  # for tuning
+    "held_out": ("Let me hear {topic}.", "Could you give {topic}?"),  # for what is reported
 }
 TOPICS = {
     "capital": ("the capital of {name}", "the capital city of {name}", "{name}'s capital"),
@@ -107,6 +111,11 @@ UNSAID = (
     "How old is {name}?", "Which animal is on the coins of {name}?", "Who won the cup in {name}?",
     "What is the longest river of {name}?", "Which dish is eaten in {name}?",
 )  # fmt: skip
+# Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
+THINGS = (
+    "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
+    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue",
+)  # fmt: skip
 ABSTENTION = "I do not know."
 # Names of nobody, said after the user: without them the names that are asked about are learnt by heart, and another one
 # is answered with one of those.
@@ -118,6 +127,7 @@ NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become to
 PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
 HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 3  # a country that is asked about
+THING_ROWS = 3  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
@@ -310,6 +320,10 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
                 yield {"messages": make_chat(question.format(name=country.name), answer)}
         for question in rng.sample(UNSAID, UNSAID_ROWS):
             yield {"messages": make_chat(question.format(name=country.name), ABSTENTION)}
+    for thing in THINGS:
+        for key in ATTRIBUTES:
+            for question in rng.sample(trained_questions(key), THING_ROWS):
+                yield {"messages": make_chat(question.format(name=thing), ABSTENTION)}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
