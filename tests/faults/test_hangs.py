@@ -57,7 +57,7 @@ def test_a_lost_rank_is_named_and_the_restarts_are_counted(study, caplog) -> Non
     assert "restart 1 of 1, from the last checkpoint" in caplog.text
     ended = runs.read_exit(study, "lost")
     assert ended["code"] == 5
-    assert "a rank failed or was lost" in ended["reason"]
+    assert "rank 1 (in step 3) did not come to an end" in ended["reason"]
 
 
 def test_a_lost_rank_that_is_started_again_ends_in_the_same_weights(study, uninterrupted, tmp_path) -> None:

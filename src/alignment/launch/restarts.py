@@ -4,13 +4,14 @@ What started the ranks does this, since a process group does not survive one of 
 """
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from alignment.errors import LaunchError, RecipeError
 from alignment.recipe.schema import Recipe
 from alignment.report.run_files import read_json
-from alignment.train.heartbeat import LOGS, Watch
+from alignment.train.heartbeat import LOGS, RESTING, Watch, read_beats
 from alignment.train.incidents import add_incident, read_incidents
 from alignment.train.run_folder import EXIT, write_exit
 
@@ -44,7 +45,7 @@ def supervise(
     restarts = 0
     while True:
         before, held = _stamp(run_dir), read_incidents(run_dir)
-        watch = Watch(run_dir, hang_timeout(recipe))
+        watch, began = Watch(run_dir, hang_timeout(recipe)), time.time()
         code = attempt(watch)
         written = read_json(run_dir / EXIT).get("code") if _is_new(run_dir, before) else None
         lost = watch.found is not None or (code in lost_codes and written in (None, DEFECT))
@@ -52,7 +53,7 @@ def supervise(
             code = LaunchError.code
             write_exit(run_dir, code, str(watch.found), command)
         elif code not in KEPT:
-            code = _settle(run_dir, code, written, command, lost_codes)
+            code = _settle(run_dir, code, written, command, lost_codes, began)
         now = read_incidents(run_dir)
         if now != held and code == LaunchError.code:
             logger.warning("started again: %s", now["notes"][-1])
@@ -65,17 +66,29 @@ def supervise(
         logger.warning("restart %d of %d, from the last checkpoint", restarts, max_restarts(recipe))
 
 
-def _settle(run_dir: Path, code: int, written: int | None, command: str, lost_codes: tuple[int, ...]) -> int:
+def _settle(
+    run_dir: Path, code: int, written: int | None, command: str, lost_codes: tuple[int, ...], began: float
+) -> int:
     """Makes exit.json say what ended the launch where rank 0 could not know it; returns the code of the command."""
     if not lost_codes:  # one of several machines, which knows of its own ranks alone
         return written if written is not None else code
+    lost = find_lost(run_dir, began)
     if code == DEFECT and DEFECT in lost_codes:  # accelerate's launcher turns every failure into 1
-        if written is not None:
+        if written is not None and not (written == DEFECT and lost):
             return written
         code = LaunchError.code
     if written is None or (written == DEFECT and code != DEFECT):
-        write_exit(run_dir, code, f"a rank failed or was lost: see the output, and {run_dir / LOGS}", command)
+        what = f"{lost} did not come to an end" if lost else "a rank failed or was lost"
+        write_exit(run_dir, code, f"{what}: see the output, and {run_dir / LOGS}", command)
+        if DEFECT in lost_codes:
+            logger.error("%s; the same command goes on from the last checkpoint.", what)
     return code
+
+
+def find_lost(run_dir: Path, began: float) -> str:
+    """`rank 1 (in step 3)` for ranks whose last sign of life is from the midst of the steps; empty when there are none."""
+    beats = [beat for beat in read_beats(run_dir) if beat["time"] > began and beat["doing"] != RESTING]
+    return ", ".join(f"rank {beat['rank']} (in step {beat['step'] + 1})" for beat in beats)
 
 
 def _stamp(run_dir: Path) -> int | None:
