@@ -41,7 +41,8 @@ class RecipeDPOTrainer(ExactEvaluation, FullPrecisionOutputs, DPOTrainer):
         return dataset
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        if self.chosen_tokens is None or not model.training:
+        # Of `self.model`: what an engine puts around it stays in training mode while it is evaluated.
+        if self.chosen_tokens is None or not self.model.training:
             return super().compute_loss(model, inputs, *args, **kwargs)
         # TRL takes the mean over the tokens of each pass, and the Trainer the mean over passes: rows of short passes would
         # count more, and how the batch is cut would be a hyper-parameter.
