@@ -135,6 +135,9 @@ def srun(argv: list[str]) -> int:
                         kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     step.unlink()
+    for task in tasks:  # nothing outlives its step
+        for pid in descendants(task.pid, session=True):
+            kill(pid, signal.SIGKILL)
     return max(task.returncode if task.returncode >= 0 else 128 - task.returncode for task in tasks)
 
 
