@@ -157,10 +157,17 @@ def test_the_code_is_the_one_that_the_run_folder_tells_not_the_highest(cluster, 
     assert (cluster.wait(job), cluster.code(job)) == ("FAILED", 4)
 
 
+def test_a_machine_that_is_lost_is_exit_code_5_and_is_not_requeued(cluster, capsys):
+    train_by('if [ "$SLURM_NODEID" = 0 ]; then kill -9 $$; fi; sleep 9')
+    [job] = submit(capsys, SFT, "--num_machines", "2", "--gpus", "1")
+    assert (cluster.wait(job), cluster.code(job)) == ("FAILED", LaunchError.code)
+
+
 def test_an_exit_json_of_an_earlier_attempt_is_not_read(tmp_path):
     (tmp_path / "exit.json").write_text('{"code": 75}')
     written = (tmp_path / "exit.json").stat().st_mtime
-    assert find_code(tmp_path, 1, begun=written + 1) == 1
+    assert find_code(tmp_path, 3, begun=written + 1) == 3
+    assert find_code(tmp_path, 1, begun=written + 1) == LaunchError.code
     assert find_code(tmp_path, 1, begun=written - 1) == 75
     assert find_code(tmp_path, 0, begun=written - 1) == 0
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, LaunchError
 from alignment.launch.environment import has_gpu
 from alignment.recipe.resolved import run_folder
 from alignment.report.run_files import read_json
@@ -56,8 +56,11 @@ def find_code(run_dir: Path, status: int, begun: float) -> int:
         begun: when this attempt began, in seconds since 1970; an older exit.json is not of this attempt.
     """
     path = run_dir / EXIT
-    if status == 0 or not path.is_file() or path.stat().st_mtime < begun:
+    if status == 0:
         return status
+    if not path.is_file() or path.stat().st_mtime < begun:
+        # accelerate makes 1 of everything; a defect of ours would have been written down.
+        return LaunchError.code if status == 1 else status
     return read_json(path).get("code") or status
 
 
