@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignment.cli import main
+from alignment.commands.rehearse import find_recipes
 from alignment.errors import RecipeError
 from alignment.launch.rehearse import rehearsal, stage
 from alignment.launch.rehearse.page import format_table, recipe_diff, write_files
@@ -164,6 +165,15 @@ def test_a_run_that_begins_anew_is_not_taken_for_one_that_goes_on(
 def test_a_curation_has_nothing_to_rehearse() -> None:
     with pytest.raises(RecipeError, match="nothing to rehearse"):
         rehearse(GALLERY / "curation/chat.yaml")
+
+
+def test_a_study_and_its_pipeline_are_its_recipes(tmp_path: Path) -> None:
+    names = ["dpo.yaml", "reward.yaml", "sft.yaml"]
+    assert [path.name for path in find_recipes(GALLERY / "qwen3-0.6b")] == names
+    assert sorted(path.name for path in find_recipes(GALLERY / "qwen3-0.6b/pipeline.yaml")) == names
+    assert [path.name for path in find_recipes(GALLERY / "llama-124m")] == ["pretrain.yaml", "tokenizer.yaml"]
+    with pytest.raises(RecipeError, match="without recipes to rehearse"):
+        find_recipes(tmp_path)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

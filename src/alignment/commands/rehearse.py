@@ -7,7 +7,9 @@ from alignment.errors import RecipeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE", help="recipe files")
+    parser.add_argument(
+        "recipes", nargs="+", type=Path, metavar="RECIPE", help="recipes, pipelines, or folders of them"
+    )
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="set a key of the recipe"
     )
@@ -21,13 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rehearses the recipes one after the other; returns the first exit code that is not 0."""
-    if args.out is not None and len(args.recipes) > 1:
-        raise RecipeError(f"--out: one folder, and {len(args.recipes)} recipes; one recipe was expected. Leave it out.")
+    recipes = [recipe for path in args.recipes for recipe in find_recipes(path)]
+    if args.out is not None and len(recipes) > 1:
+        raise RecipeError(f"--out: one folder, and {len(recipes)} recipes; one recipe was expected. Leave it out.")
     from alignment.launch.rehearse.page import format_summary, format_table, write_files
     from alignment.launch.rehearse.rehearsal import rehearse
 
     results = []
-    for recipe in args.recipes:
+    for recipe in recipes:
         result = rehearse(
             recipe, accelerate_config=args.accelerate_config, out=args.out, overrides=tuple(args.overrides)
         )
@@ -37,3 +40,19 @@ def run(args: argparse.Namespace) -> int:
     if len(results) > 1:
         print(f"\n{format_summary(results)}", flush=True)
     return next((result.code for result in results if result.code), 0)
+
+
+def find_recipes(path: Path) -> list[Path]:
+    """The file itself; of a pipeline its recipes, of a folder all that have something to rehearse."""
+    from alignment.recipe.loader import load_recipe
+    from alignment.recipe.pipeline import is_pipeline, load_pipeline
+
+    if not path.is_dir():
+        return list(load_pipeline(path).recipes) if path.is_file() and is_pipeline(path) else [path]
+    files = [file for file in sorted(path.glob("*.yaml")) if not is_pipeline(file)]
+    found = [file for file in files if load_recipe(file).stage != "curate"]
+    if not found:
+        raise RecipeError(
+            f"{path}: a folder without recipes to rehearse; a study or a recipe was expected. Correct the path."
+        )
+    return found

@@ -82,7 +82,7 @@ def note(result: Rehearsal, gallery: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Rehearses the recipes that are named, or all, and writes evidence and table."""
-    gallery = find_shipped(RECIPES_FOLDER)
+    gallery = Path(os.path.relpath(find_shipped(RECIPES_FOLDER)))
     paths = [gallery / name for name in argv] or find_recipes(gallery)
     results = rehearse_all(paths, gallery)
     (gallery / TABLE).write_text(make_table(gallery), encoding="utf-8")

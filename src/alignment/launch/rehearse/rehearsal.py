@@ -163,7 +163,7 @@ class _Rehearser:
         self.built = read_built(folder)
         self.result.stand_ins, self.result.remarks = self.built.stand_ins, (*self.built.remarks, NO_GPU)
         self.result.rehearsed = (folder / RECIPE).read_text(encoding="utf-8")
-        return f"{len(self.built.stand_ins)} inputs; {_count_rows(folder)} rows"
+        return f"models and tokenizers: {len(self.built.stand_ins)}, rows: {_count_rows(folder)}"
 
     def _prepare(self) -> str:
         path, run_dir = self.folder / RECIPE, self.run_dir
