@@ -8,17 +8,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignment.data.formats import FORMATS, make_example
 from alignment.data.sources import find_source
+from alignment.data.templates import template_text
 from alignment.errors import DataError, RecipeError
 from alignment.gallery import find_studies, hash_recipe_files, read_evidence, read_study
 from alignment.launch.rehearse import heads, rows
+from alignment.launch.rehearse.build import build, read_built
 from alignment.launch.rehearse.families import FAMILIES, find_family, shrink_config
 from alignment.launch.rehearse.gallery import find_recipes, find_strategy
 from alignment.launch.rehearse.inputs import find_origin, named_inputs
 from alignment.launch.rehearse.shrink import build_recipe, plan_steps, shrink
 from alignment.launch.rehearse.stage import compare_steps
+from alignment.models.tokenizer import load_tokenizer, train_tokenizer
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.resolved import recipe_fields
-from alignment.recipe.schema import SourceSpec
+from alignment.recipe.schema import NewTokenizerSpec, SourceSpec
 
 GALLERY = Path(__file__).parents[2] / "recipes"
 IDS = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -192,7 +195,7 @@ def shrunken(path: Path, **further):
         for split in ("train", "eval")
         if split in type(recipe.data).model_fields
     }
-    arguments = {"inputs": {}, "max_length": 64, "accumulates": True, "has_4bit": False} | further
+    arguments = {"inputs": {}, "max_length": 64, "accumulates": True} | further
     if recipe.stage == "tokenizer":
         arguments["max_length"] = None
     fields, remarks = shrink(recipe, sources=sources, **arguments)
@@ -288,3 +291,34 @@ def test_a_mixture_and_a_template_belong_to_the_hash(tmp_path: Path) -> None:
 def test_the_evidence_names_recipes_that_are_there() -> None:
     assert find_studies(GALLERY)
     assert all((GALLERY / name).is_file() for name in read_evidence(GALLERY))
+
+
+# ------------------------------------------------------------------------------------------------ on disk
+
+
+def test_a_model_on_this_disk_is_rehearsed_with_its_own_tokenizer_and_template(tmp_path: Path) -> None:
+    texts = [row["text"] for row in rows.generate_rows(SourceSpec(path="x", format="text"), 200, "tokens")]
+    tokenizer = train_tokenizer(texts, NewTokenizerSpec(vocab_size=420), "qwen")
+    tokenizer.chat_template = template_text("qwen")
+    tokenizer.save_pretrained(tmp_path / "model")
+    AutoConfig.for_model("qwen3", num_hidden_layers=36, tie_word_embeddings=True).save_pretrained(tmp_path / "model")
+    text = SFT.format(path="gone.jsonl").replace("openai-community/gpt2", str(tmp_path / "model"))
+    (tmp_path / "sft.yaml").write_text(text.replace("chatml", "from_tokenizer"))
+    (tmp_path / "out").mkdir()
+    build(load_recipe(tmp_path / "sft.yaml"), tmp_path / "sft.yaml", tmp_path / "out", None)
+    said = {remark.what.partition(" ")[0] for remark in read_built(tmp_path / "out").remarks}
+    assert said == {"rows", "weights"}
+    config = json.loads((tmp_path / "out/inputs/model/config.json").read_text())
+    assert (config["model_type"], config["vocab_size"], config["num_hidden_layers"]) == ("qwen3", 420, 2)
+    assert config["tie_word_embeddings"]
+    assert load_tokenizer(tmp_path / "out/inputs/model").chat_template == template_text("qwen")
+    assert load_recipe(tmp_path / "out/recipe.yaml").chat.template == "from_tokenizer"
+
+
+def test_a_template_that_comes_with_an_absent_tokenizer_is_stood_in_for_and_said(tmp_path: Path) -> None:
+    (tmp_path / "sft.yaml").write_text(SFT.format(path="gone.jsonl").replace("chatml", "from_tokenizer"))
+    (tmp_path / "out").mkdir()
+    build(load_recipe(tmp_path / "sft.yaml"), tmp_path / "sft.yaml", tmp_path / "out", None)
+    said = {remark.what: remark.why for remark in read_built(tmp_path / "out").remarks}
+    assert "chatml stood in" in said["chat template of openai-community/gpt2"]
+    assert "the name says gpt2" in said["weights of openai-community/gpt2"]

@@ -3,7 +3,6 @@
 FOLDER/recipe.yaml    FOLDER/data/*.jsonl    FOLDER/inputs/*    FOLDER/built.json: what stands in for what
 """
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -67,7 +66,6 @@ def build(recipe: Recipe, recipe_path: Path, folder: Path, config: LaunchConfig 
         sources=_write_rows(drawn, folder / "data"),
         max_length=_choose_length(recipe, rows, origins, tokenizers),
         accumulates=_accumulates(recipe, config),
-        has_4bit=torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes") is not None,
     )
     for name in template_files(recipe):
         shutil.copy2(recipe_dir / name, folder / Path(name).name)

@@ -52,7 +52,6 @@ def shrink(
     sources: Mapping[str, Sequence[tuple[str, int]]],
     max_length: int | None,
     accumulates: bool,
-    has_4bit: bool,
 ) -> tuple[dict[str, Any], list[Remark]]:
     """Fields of the rehearsed recipe, and what they leave unproven.
 
@@ -61,7 +60,6 @@ def shrink(
         sources: of each split, the file and the number of rows of each source.
         max_length: longest row in tokens; None for a stage without one.
         accumulates: the recipe's batch takes several passes on the processes that it is meant for.
-        has_4bit: this machine can hold weights in 4 bits.
     """
     fields = recipe_fields(recipe)
     remarks: list[Remark] = []
@@ -71,9 +69,9 @@ def shrink(
     if "model" in fields:
         remarks += _shrink_model(fields["model"], max_length or 0)
     if fields.get("lora"):
-        remarks += _shrink_lora(fields["lora"], has_4bit)
+        remarks += _shrink_lora(fields["lora"])
     if "train" in fields:
-        remarks += _shrink_train(fields["train"], plan_steps(recipe), accumulates, has_4bit)
+        remarks += _shrink_train(fields["train"], plan_steps(recipe), accumulates)
     if recipe.stage == "tokenizer":
         fields["tokenizer"]["vocab_size"] = min(fields["tokenizer"]["vocab_size"], _VOCAB_SIZE)
     if "ppo" in fields:
@@ -125,13 +123,13 @@ def _shrink_model(model: dict[str, Any], max_length: int) -> Iterator[Remark]:
         model["config"] = {key: small.get(key, value) for key, value in config.items()}
 
 
-def _shrink_lora(lora: dict[str, Any], has_4bit: bool) -> Iterator[Remark]:
-    if lora["load_in_4bit"] and not has_4bit:
+def _shrink_lora(lora: dict[str, Any]) -> Iterator[Remark]:
+    if lora["load_in_4bit"]:
         lora["load_in_4bit"] = False
         yield Remark("base weights in 4 bits", "they need a GPU and bitsandbytes; rehearsed in 16 or 32 bits")
 
 
-def _shrink_train(train: dict[str, Any], steps: Steps, accumulates: bool, has_4bit: bool) -> Iterator[Remark]:
+def _shrink_train(train: dict[str, Any], steps: Steps, accumulates: bool) -> Iterator[Remark]:
     train.pop("num_train_epochs", None)
     train["max_steps"] = steps.last
     batch = train["global_batch_size"]
@@ -147,7 +145,7 @@ def _shrink_train(train: dict[str, Any], steps: Steps, accumulates: bool, has_4b
     train["warmup_steps"] = min(train["warmup_steps"], 2)
     for key in _SCHEDULE_STEPS & set(train["lr_scheduler_kwargs"]):
         train["lr_scheduler_kwargs"][key] = min(train["lr_scheduler_kwargs"][key], 2)
-    if ("bnb" in train["optim"] or "paged" in train["optim"]) and not has_4bit:
+    if "bnb" in train["optim"] or "paged" in train["optim"]:
         yield Remark(f"optimizer {train['optim']}", "it needs bitsandbytes; rehearsed with adamw_torch")
         train["optim"] = "adamw_torch"
 
