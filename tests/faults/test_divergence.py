@@ -82,3 +82,10 @@ def test_the_same_command_goes_on_from_the_good_checkpoint(study, uninterrupted)
     assert runs.train(study, "sft-lora", "mended", fault=Fault("nan_gradient", 3)) == 4
     assert runs.train(study, "sft-lora", "mended") == 0
     assert runs.final_hash(study, "mended") == uninterrupted("sft-lora")
+
+
+def test_rows_without_anything_to_learn_are_refused_before_training(study) -> None:
+    """Cut behind the prompt, no row has a label left (N5)."""
+    assert runs.train(study, "sft", "masked", "data.max_length=5") == 3
+    assert "0 rows" in runs.read_exit(study, "masked")["reason"]
+    assert not (study / "runs/masked/metrics.jsonl").exists()
