@@ -35,8 +35,9 @@ def has_steps(run_dir: Path, number: int) -> bool:
 
 
 @pytest.mark.slow
-def test_two_machines_stopped_ahead_of_the_limit_end_with_the_losses_of_one_process(cluster, capsys):
-    assert main(["submit", "study", "--num_machines", "2", "--accelerate_config", "ddp"]) == 0
+@pytest.mark.parametrize("config", ["ddp", "fsdp2"])
+def test_two_machines_stopped_ahead_of_the_limit_end_with_the_losses_of_one_process(cluster, capsys, config):
+    assert main(["submit", "study", "--num_machines", "2", "--accelerate_config", config]) == 0
     jobs = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     run_dir, log = Path("runs/study/pretrain"), Path(f"runs/study/pretrain/logs/slurm-{jobs[1]}.log")
     until = time.monotonic() + 200
