@@ -89,3 +89,15 @@ def test_rows_without_anything_to_learn_are_refused_before_training(study) -> No
     assert runs.train(study, "sft", "masked", "data.max_length=5") == 3
     assert "0 rows" in runs.read_exit(study, "masked")["reason"]
     assert not (study / "runs/masked/metrics.jsonl").exists()
+
+
+def test_flags_that_are_read_a_step_later_are_read_before_anything_is_saved(study, monkeypatch) -> None:
+    """As on a GPU, where nothing waits for them."""
+    from alignment.train.guard import Guard
+
+    monkeypatch.setattr(Guard, "lag", 1)
+    assert runs.train(study, "sft", "late", "train.logging_steps=5", fault=Fault("nan_loss", 4, micro=1)) == 4
+    assert runs.read_exit(study, "late")["reason"].startswith("step 4: loss is nan")
+    assert runs.checkpoints(study, "late") == ["checkpoint-2"]
+    assert runs.train(study, "sft", "late-stop", "train.logging_steps=6", fault=Fault("term", 3)) == 75
+    assert runs.checkpoints(study, "late-stop") == ["checkpoint-2", "checkpoint-4"]

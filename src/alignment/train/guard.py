@@ -35,19 +35,24 @@ class Guard(TrainerCallback):
 
     Attributes:
         evaluation_due: whether a stop came before the evaluation of its step; a resumed run does it first.
-        seconds: spent on agreeing, sealing and beating.
+        seconds: spent on agreeing after steps, and on sealing.
     """
 
     def __init__(self, training: Training, trainer: Trainer) -> None:
         self.training, self.trainer, self.context = training, trainer, training.context
         self.folder = self.context.run_dir / CHECKPOINTS
         self.stopping = self.evaluation_due = False
-        self.seconds = 0.0
+        self.seconds = {"steps": 0.0, "seals": 0.0}
         self.heart: Heartbeat | None = None
         self._watch_over: Any = None
         self._seen = -1
         self._losses: list[torch.Tensor] = []  # one a forward pass of this step
-        self._pending: list[tuple[int, torch.Tensor, list[torch.Tensor], Any]] = []
+        self._pending: list[tuple[int, torch.Tensor, list[torch.Tensor], list[list[int]], Any]] = []
+
+    @property
+    def lag(self) -> int:
+        """Steps after which flags are read: on a GPU they are not there yet when the step has been queued."""
+        return 0 if self.trainer.args.device.type == "cpu" else 1
 
     # -------------------------------------------------------------------------------------------- begin and end
 
@@ -117,10 +122,11 @@ class Guard(TrainerCallback):
         began = time.perf_counter()
         self._seen = state.global_step
         losses, self._losses = self._losses, []
-        self._pending.append((state.global_step, self._agree(losses, norm), losses, norm))
+        rows = self.trainer.rows_of_step(state.global_step)
+        self._pending.append((state.global_step, self._agree(losses, norm), losses, rows, norm))
         control = self.trainer.control
         due = control.should_log or control.should_save or control.should_evaluate or control.should_training_stop
-        keep = 0 if due or self.trainer.args.device.type == "cpu" else 1
+        keep = 0 if due else self.lag
         while len(self._pending) > keep:
             self._judge(*self._pending.pop(0))
         if self.stopping:
@@ -128,7 +134,7 @@ class Guard(TrainerCallback):
             control.should_save = control.should_training_stop = control.should_log = True
             self.evaluation_due, control.should_evaluate = control.should_evaluate, False
         self.beat("step done")
-        self.seconds += time.perf_counter() - began
+        self.seconds["steps"] += time.perf_counter() - began
 
     def _agree(self, losses: list[torch.Tensor], norm: Any) -> torch.Tensor:
         """[2] on the device: whether any rank was asked to stop, and whether any number of any rank is not finite."""
@@ -142,21 +148,23 @@ class Guard(TrainerCallback):
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return flags
 
-    def _judge(self, step: int, flags: torch.Tensor, losses: list[torch.Tensor], norm: Any) -> None:
+    def _judge(
+        self, step: int, flags: torch.Tensor, losses: list[torch.Tensor], rows: list[list[int]], norm: Any
+    ) -> None:
         asked, bad = flags.tolist()
         if bad:
-            self._diverge(step, losses, norm)
+            self._diverge(step, losses, rows, norm)
         if asked and not self.stopping:
             self.stopping = True
             if self.context.rank == 0:
                 logger.info("asked to stop by %s: sealing at the next boundary", self.context.stop.name)
 
-    def _diverge(self, step: int, losses: list[torch.Tensor], norm: Any) -> None:
+    def _diverge(self, step: int, losses: list[torch.Tensor], rows: list[list[int]], norm: Any) -> None:
         """Every rank calls it, since all have the same flags."""
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm if norm is not None else 0.0)
         own = [
-            {"rank": self.context.rank, "rows": rows, "loss": float(loss)}
-            for rows, loss in zip(self.trainer.rows_of_step(step), losses, strict=True)
+            {"rank": self.context.rank, "rows": read, "loss": float(loss)}
+            for read, loss in zip(rows, losses, strict=True)
         ]
         found = _gather((own, value), self.context.world_size)
         passes = [one for theirs, _ in found for one in theirs]
@@ -204,7 +212,7 @@ class Guard(TrainerCallback):
             self._seal()
         self.trainer.accelerator.wait_for_everyone()
         self.beat("sealed")
-        self.seconds += time.perf_counter() - began
+        self.seconds["seals"] += time.perf_counter() - began
         if self.stopping:
             self.context.stop.sealed = True
             step, steps = self.trainer.state.global_step, self.trainer.state.max_steps
