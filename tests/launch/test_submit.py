@@ -143,6 +143,7 @@ def test_exit_code_75_puts_the_job_back_and_the_same_command_goes_on(cluster, ca
     assert "attempt 2:" in log
 
 
+@pytest.mark.slow
 def test_requeues_end(cluster, capsys):
     train_by("finish 75")
     [job] = submit(capsys, SFT, "--gpus", "1", "--max_requeues", "1")
