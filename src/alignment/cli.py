@@ -22,7 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "preview": ("alignment.commands.preview", "the mixture, and rows with what is trained on in colour"),
     "prepare": ("alignment.commands.prepare", "mix, tokenise and pack the rows of a recipe, on the CPU"),
     "curate": ("alignment.commands.curate", "raw rows to clean rows, each removed one with its reason"),
-    "rehearse": ("alignment.commands.rehearse", "a recipe, shrunken, for real on CPU ranks: train, kill, resume, reload"),
+    "rehearse": (
+        "alignment.commands.rehearse",
+        "a recipe, shrunken, for real on CPU ranks: train, kill, resume, reload",
+    ),
     "train": ("alignment.commands.train", "one stage, whichever the recipe names; the same command resumes it"),
     "run": ("alignment.commands.run", "the stages of a pipeline in order; done ones are skipped"),
     "submit": ("alignment.commands.submit", "a recipe as a SLURM job, a pipeline as a chain of jobs"),
