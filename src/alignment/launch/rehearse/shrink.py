@@ -15,7 +15,7 @@ from alignment.recipe.schema import RECIPES, PpoRecipe, Recipe
 
 RANKS = 2
 _BATCH = 4  # rows of a step, where the recipe has as many
-_NEW_TOKENS = 8
+_NEW_TOKENS = 6
 _VOCAB_SIZE = 512
 _SCHEDULE_STEPS = {"num_decay_steps"}  # keys of lr_scheduler_kwargs that count steps
 
@@ -38,11 +38,11 @@ class Remark:
 
 
 def plan_steps(recipe: Recipe) -> Steps:
-    """Three steps to the checkpoint, two that are lost and made again, one more; of PPO two, one and one updates."""
+    """Three steps to the checkpoint, two that are lost and made again, one more; of PPO an update each."""
     if not isinstance(recipe, PpoRecipe):
         return Steps(checkpoint=3, killed=5, last=6)
     update = min(recipe.ppo.num_ppo_epochs, 2) * min(recipe.ppo.num_mini_batches, 2)
-    return Steps(checkpoint=2 * update, killed=3 * update, last=4 * update)
+    return Steps(checkpoint=update, killed=2 * update, last=3 * update)
 
 
 def shrink(
