@@ -28,7 +28,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_the_uninterrupted_one(study, uni
 
 
 @pytest.mark.parametrize(
-    "strategy", ["fsdp2", *(pytest.param(one, marks=SLOW) for one in ("ddp", "zero1", "zero2", "zero3"))]
+    "strategy", ["ddp", *(pytest.param(one, marks=SLOW) for one in ("fsdp2", "zero1", "zero2", "zero3"))]
 )
 def test_ranks_that_are_killed_inside_a_save_go_on_alike(study, uninterrupted, strategy) -> None:
     out = f"killed-{strategy}"

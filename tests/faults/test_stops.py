@@ -59,7 +59,7 @@ def test_two_signals_within_a_second_are_one_request(study) -> None:
     check_stopped(study, "twice", 3)
 
 
-@pytest.mark.parametrize("kind", ["term", "int"])
+@pytest.mark.parametrize("kind", ["term", pytest.param("int", marks=SLOW)])
 def test_a_second_signal_ends_at_once_and_leaves_the_earlier_seal(study, uninterrupted, kind) -> None:
     out = f"second-{kind}"
     fault = Fault(kind, 4, times=2, gap=1.2)
