@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.workload import CELLS, Cell, make_workload
+from benchmarks.workload import CELLS, Cell, make_workload, write_configs
 
 SKIPPED_STEPS = 5
 METRICS = {
@@ -101,7 +101,7 @@ def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> 
     """`trl sft|reward|dpo` with the same settings."""
     command = [
         str(Path(sys.executable).parent / "trl"),
-        cell.trl_command,
+        cell.stage,
         "--config",
         str(folder / f"trl-{cell.name}.yaml"),
     ]
@@ -124,6 +124,7 @@ def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[flo
     }
     table: dict[str, dict[str, list[float]]] = {"ours": {}, "trl": {}}
     for run in range(runs):
+        write_configs(folder, cell, seed=run)
         for side, runner in (("ours", run_ours), ("trl", run_trl))[:: 1 if run % 2 == 0 else -1]:
             figures = runner(cell, folder, run, environment).figures()
             for name, value in figures.items():
@@ -140,7 +141,8 @@ def render(results: dict[str, dict], cells: list[Cell], runs: int) -> str:
         "",
         f"{time.strftime('%Y-%m-%d')}, {_processor()}, {len(os.sched_getaffinity(0))} cores, no GPU; Python "
         f"{platform.python_version()}, {versions}.",
-        f"`python -m benchmarks.compare --runs {runs}`; medians of {runs} alternating runs, smallest and largest in brackets.",
+        f"`python -m benchmarks.compare --runs {runs}`; medians of {runs} alternating runs, each with another seed for both, smallest and "
+        "largest in brackets.",
         "",
     ]
     for cell in cells:
@@ -172,7 +174,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    cells = make_workload(arguments.work.resolve(), arguments.cells)
+    cells = [CELLS[name] for name in arguments.cells]
+    make_workload(arguments.work.resolve())
     results = {cell.name: compare(cell, arguments.work.resolve(), arguments.runs) for cell in cells}
     page = render(results, cells, arguments.runs)
     print(page)

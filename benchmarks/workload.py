@@ -1,13 +1,13 @@
-"""The rows, the model and the two configuration files of each benchmark cell, made on the spot from one seed."""
+"""The rows and the model of the benchmark cells, made on the spot from one seed, and the two configuration files of each run."""
 
 import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SEED = 0
-ROWS = 160
+ROWS = 480  # that are written; a cell reads the first of them
 MAX_LENGTH = 256
 BATCH = 8
 WORDS = 400
@@ -18,12 +18,29 @@ class Cell:
     """One comparison.
 
     Attributes:
-        settings: one line for the table: everything that both sides have in common.
+        kind: of rows: conversations or preferences.
+        rows: as many are read, once.
+        passes: forward passes of an optimizer step.
+        packing: whether rows are packed; None where the stage has no such choice.
+        trl: further settings of TRL's file.
     """
 
     name: str
-    trl_command: str
-    settings: str
+    stage: str
+    kind: str = "conversations"
+    rows: int = 160
+    passes: int = 1
+    packing: bool | None = None
+    trl: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> str:
+        """One line for the table: everything that both sides have in common."""
+        batch = f"{BATCH} rows a pass, {self.passes} {'passes' if self.passes > 1 else 'pass'} a step"
+        return (
+            f"{self.rows} rows of up to {MAX_LENGTH} tokens, {batch}, {'packed' if self.packing else 'padded'}, float32 weights, bfloat16 "
+            "compute, sdpa, fused AdamW, no gradient checkpointing, one checkpoint and the model written, Llama of 4.3 M parameters."
+        )
 
 
 COMMON = {
@@ -33,7 +50,6 @@ COMMON = {
     "optim": "adamw_torch_fused",
     "gradient_checkpointing": False,
     "bf16": True,
-    "seed": SEED,
     "logging_steps": 1,
 }
 
@@ -48,10 +64,11 @@ data:
 {packing}  train:
     - path: {rows}
       format: {format}
+      rows: {num_rows}
 train:
   num_train_epochs: 1
   global_batch_size: {batch}
-  per_device_train_batch_size: {batch}
+  per_device_train_batch_size: {per_device}
   learning_rate: 1.0e-4
   lr_scheduler_type: constant
   bf16: true
@@ -118,62 +135,56 @@ def write_model(folder: Path, texts: list[str]) -> None:
     tokenizer.save_pretrained(folder / "model")
 
 
-def _sft(packing: bool) -> tuple[str, str, str, dict]:
-    trl = {"max_length": MAX_LENGTH, "packing": packing, "packing_strategy": "bfd"}
-    return "sft", "conversations", f"  packing: {str(packing).lower()}\n", trl
-
-
-# name -> stage, rows, our packing line, TRL's further settings
-CELLS: dict[str, Callable[[], tuple[str, str, str, dict]]] = {
-    "sft": lambda: _sft(False),
-    "sft-packed": lambda: _sft(True),
-    "reward": lambda: ("reward", "preferences", "", {"max_length": MAX_LENGTH}),
-    "dpo": lambda: ("dpo", "preferences", "", {"max_length": MAX_LENGTH, "beta": 0.1}),
+CELLS = {
+    cell.name: cell
+    for cell in (
+        Cell("sft", "sft", packing=False, trl={"packing": False}),
+        Cell("sft-packed", "sft", packing=True, trl={"packing": True, "packing_strategy": "bfd"}),
+        Cell("sft-accumulated", "sft", rows=480, passes=4, packing=False, trl={"packing": False}),
+        Cell("reward", "reward", "preferences"),
+        Cell("dpo", "dpo", "preferences", trl={"beta": 0.1}),
+    )
 }
 FORMATS = {"conversations": "prompt_completion", "preferences": "preference"}
 FURTHER = {"sft": "", "reward": "", "dpo": "dpo:\n  reference: start\n  beta: 0.1\n"}
 
 
-def make_workload(folder: Path, names: list[str]) -> list[Cell]:
-    """Writes rows, model and both configurations into `folder`."""
+def make_workload(folder: Path) -> None:
+    """Writes rows and model into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, write_rows(folder))
-    return [_make_cell(folder, name) for name in names]
 
 
-def _make_cell(folder: Path, name: str) -> Cell:
-    stage, rows, packing, trl = CELLS[name]()
+def write_configs(folder: Path, cell: Cell, seed: int) -> None:
+    """Our recipe and TRL's file for one run. Both shuffle in their own way, so the seed is another one each run: a lucky order of
+    ragged rows pads a few percent less."""
     text = OURS.format(
-        stage=stage,
-        seed=SEED,
+        stage=cell.stage,
+        seed=seed,
         max_length=MAX_LENGTH,
-        packing=packing,
-        rows=f"{rows}.jsonl",
-        format=FORMATS[rows],
-        batch=BATCH,
-        further=FURTHER[stage],
+        packing="" if cell.packing is None else f"  packing: {str(cell.packing).lower()}\n",
+        rows=f"{cell.kind}.jsonl",
+        format=FORMATS[cell.kind],
+        num_rows=cell.rows,
+        batch=BATCH * cell.passes,
+        per_device=BATCH,
+        further=FURTHER[cell.stage],
     )
-    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    config = (
-        COMMON
-        | trl
-        | {
-            "model_name_or_path": str(folder / "model"),
-            "dataset_name": "json",
-            "datasets": [{"path": "json", "data_files": str(folder / f"{rows}.jsonl"), "split": "train"}],
-            "num_train_epochs": 1,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "attn_implementation": "sdpa",
-            "dtype": "float32",
-        }
-    )
-    config.pop("dataset_name")
-    (folder / f"trl-{name}.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    settings = (
-        f"{ROWS} rows of up to {MAX_LENGTH} tokens, batch {BATCH}, {'packed' if trl.get('packing') else 'padded'}, "
-        "float32 weights, bfloat16 compute, sdpa, fused AdamW, no checkpointing, Llama of 4.3 M parameters."
-    )
-    return Cell(name, stage, settings)
+    (folder / f"{cell.name}.yaml").write_text(text, encoding="utf-8")
+    source = {"path": "json", "data_files": str(folder / f"{cell.kind}.jsonl"), "split": f"train[:{cell.rows}]"}
+    config = COMMON | {
+        "model_name_or_path": str(folder / "model"),
+        "datasets": [source],
+        "max_length": MAX_LENGTH,
+        "gradient_accumulation_steps": cell.passes,
+        "seed": seed,
+        "num_train_epochs": 1,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "epoch",
+        "disable_tqdm": True,
+        "attn_implementation": "sdpa",
+        "dtype": "float32",
+        **cell.trl,
+    }
+    (folder / f"trl-{cell.name}.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")
