@@ -13,6 +13,7 @@ from alignment.report.page import Bar, Card, Link, Section, card_grid, page, tab
 from alignment.report.parts import sample_pairs
 from alignment.report.run_files import RunFiles, read_json, read_run
 from alignment.report.run_report import REPORT, describe_run, make_metric_cards
+from alignment.report.side_by_side import side_by_side
 
 RESULTS = "results.json"
 SECONDS = "seconds"
@@ -52,6 +53,7 @@ def _make_sections(runs: Sequence[RunFiles], results: Mapping[str, float]) -> It
     yield Section("At a glance", card_grid(list(_glance_cards(runs, results))))
     yield Section("What was made from what", _picture(runs))
     yield Section("Results", _results_table(results, runs))
+    yield Section("Supervised, preferred, reinforced: side by side", side_by_side(runs))
     for run in runs:
         yield Section(run.stage_title if run.stage_title else run.folder.name, _stage_part(run, len(runs)))
 

@@ -28,8 +28,9 @@ def line_chart(
     log: bool = False,
     max_points: int = 400,
     max_hover: int = 40,
+    x_name: str = "step",
 ) -> str:
-    """A <figure> with one line a series over steps.
+    """A <figure> with one line a series over steps, or over what `x_name` says.
 
     Args:
         series: name to (x, y); points that are not finite are left out.
@@ -47,7 +48,7 @@ def line_chart(
     legend, top = _legend(list(shown)) if len(shown) > 1 else ("", _TOP)
     frame = _Frame(shown, log, top)
     lines = "".join(
-        _line(name, points, frame, index % NUM_COLOURS, max_points, max_hover)
+        _line(name, points, frame, index % NUM_COLOURS, (max_points, max_hover), x_name)
         for index, (name, points) in enumerate(shown.items())
     )
     label = escape(f"{title}: " + "; ".join(_summary(name, points) for name, points in shown.items()), quote=True)
@@ -159,7 +160,8 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 # ------------------------------------------------------------------------------------------------ lines
 
 
-def _line(name: str, points: Points, frame: _Frame, colour: int, max_points: int, max_hover: int) -> str:
+def _line(name: str, points: Points, frame: _Frame, colour: int, limits: tuple[int, int], x_name: str) -> str:
+    max_points, max_hover = limits
     places = [(_place(frame.x(x)), _place(frame.y(y))) for x, y in downsample(points, max_points)]
     path = "".join(f"{'L' if number else 'M'}{x} {y}" for number, (x, y) in enumerate(places))
     marked = points if len(points) <= max_hover else downsample(points, max_hover)
@@ -167,7 +169,7 @@ def _line(name: str, points: Points, frame: _Frame, colour: int, max_points: int
     kind = "dot" if len(points) <= 12 else "hover"
     dots = "".join(
         f'<circle cx="{_place(frame.x(x))}" cy="{_place(frame.y(y))}" r="{3 if kind == "dot" else 6}">'
-        f"<title>step {format_number(int(x))} · {escape(name)} {format_number(y)}</title></circle>"
+        f"<title>{escape(x_name)} {format_number(int(x) if x == int(x) else x)} · {escape(name)} {format_number(y)}</title></circle>"
         for x, y in marked
     )
     return f'<path class="line c{colour}" d="{path}"/><g class="{kind} c{colour}">{dots}</g>'
