@@ -16,6 +16,7 @@ STUDIES = find_studies(GALLERY)
 MAX_LINES = 52
 SOURCE = re.compile(
     r"alignment-handbook|open-instruct|torchtune|huggingface/trl|llm\.c|OLMoE|axolotl|nanoGPT|datatrove"
+    r"|summarize_from_feedback_details|OpenRLHF"
 )
 PUBLISHED = [study for study in STUDIES if study.name != "quickstart"]
 WANTED = {
@@ -44,11 +45,11 @@ def test_a_study_passes_check_and_runs_in_order(study: Path) -> None:
 
 
 @pytest.mark.parametrize("study", PUBLISHED, ids=name_of)
-def test_every_recipe_stands_in_exactly_one_pipeline_of_its_study(study: Path) -> None:
+def test_every_recipe_stands_in_a_pipeline_of_its_study(study: Path) -> None:
     pipelines = [load_pipeline(path) for path in study.glob("*.yaml") if is_pipeline(path)]
-    run = sorted(path.name for pipeline in pipelines for path in pipeline.recipes)
+    run = {path.name for pipeline in pipelines for path in pipeline.recipes}
     # Curation has a command of its own and is no stage of a pipeline.
-    assert run == sorted(path.name for path in recipes_of(study) if load_recipe(path).stage != "curate")
+    assert run == {path.name for path in recipes_of(study) if load_recipe(path).stage != "curate"}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=name_of)
