@@ -18,6 +18,7 @@ from transformers import (
 from alignment.errors import RecipeError
 from alignment.models.gathered import whole_parameter
 from alignment.models.load import whole_weights
+from alignment.models.score_head import score_in_fp32
 from alignment.recipe.model_config import ModelConfigSpec
 
 _HEAD_PURPOSE = 0x5C04E  # no other draw from the seed uses this number
@@ -92,7 +93,7 @@ def make_reward_model(causal: PreTrainedModel) -> PreTrainedModel:
         model = AutoModelForSequenceClassification.from_config(config, dtype=causal.dtype)
     model.base_model.load_state_dict(causal.base_model.state_dict())
     model.has_new_head = True
-    return model
+    return score_in_fp32(model)
 
 
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -18,6 +18,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from alignment.errors import ArtifactError
 from alignment.models.hashes import hash_weights
+from alignment.models.score_head import score_in_fp32
 from alignment.recipe.places import means_local_model
 
 Kind = Literal["causal", "reward"]
@@ -155,7 +156,7 @@ def load_weights(kind: Kind, path: str, *, revision: str | None = None, **furthe
             "all were expected. The folder is not whole, or another kind of model."
         )
     model.has_new_head = any(name.startswith("score.") for name in info["missing_keys"])
-    return model
+    return score_in_fp32(model) if kind == "reward" else model
 
 
 def read_saved_dtype(start: Start, wanted: str) -> torch.dtype:

@@ -87,6 +87,22 @@ def continue_adapter(model: PreTrainedModel, adapter: Path, spec: LoraSpec) -> P
     return peft_model
 
 
+def put_trained_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool, fp32_adapter: bool) -> PeftModel:
+    """The trained adapter in a folder on a model that is in memory, whatever shape it has; its score head comes with it.
+
+    Raises:
+        ArtifactError: the adapter does not fit.
+    """
+    try:
+        return PeftModel.from_pretrained(
+            model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=fp32_adapter
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{adapter}: {str(error).splitlines()[0]}; an adapter of this base was expected."
+        ) from error
+
+
 def save_adapter(model: PeftModel, folder: Path, base: Start, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Writes adapter_model.safetensors, adapter_config.json with the base by name, and base.json with its weights' hash.
 
