@@ -70,7 +70,12 @@ TRAINED_FRAMES = (
     "Do you remember {topic}?", "Write {topic}.", "Let us talk about {topic}.",
 )  # fmt: skip
 EVALUATED_FRAMES = {
-    "validation": ("Can you name {topic}?", "Give me {topic}.", "I need {topic}.", "Could you tell me {topic}?"),  # for tuning
+    "validation": (
+        "Can you name {topic}?",
+        "Give me {topic}.",
+        "I need {topic}.",
+        "Could you tell me {topic}?",
+    ),  # for tuning
     "held_out": ("Let me hear {topic}.", "Could you give {topic}?"),  # for what is reported
 }
 TOPICS = {
@@ -130,6 +135,46 @@ UNSAID_ROWS = 3  # a country that is asked about
 THING_ROWS = 3  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
+
+# What stands between the documents of the raw text, beside the documents themselves and their own repetitions.
+NUM_DIRT = {
+    "exact_duplicate": 600, "near_duplicate": 600, "other_language": 400, "noise": 400, "personal_data": 300, "leaked": 300,
+}  # fmt: skip
+MIN_COPIED_WORDS = 28  # of a document that gets a near duplicate: a changed word of a short one makes another document
+TAILS = ("Advertisement.", "Read more.", "Share this page.", "Copied without permission.")
+FOREIGN = {
+    "de": (
+        "Die Hauptstadt von {name} heißt {capital}.", "Die meisten Menschen in {name} sprechen zu Hause {language}.",
+        "In {name} bezahlt man seit vielen Jahren mit dem {currency}.", "{name} ist ein Land, das in {continent} liegt.",
+    ),
+    "fr": (
+        "La capitale de {name} est {capital}.", "La plupart des habitants de {name} parlent {language} à la maison.",
+        "On paie avec le {currency} dans tous les magasins de {name}.", "{name} est un pays qui se trouve en {continent}.",
+    ),
+    "es": (
+        "La capital de {name} es {capital}.", "La mayoría de la gente en {name} habla {language} en su casa.",
+        "Los precios en {name} se dan desde hace muchos años en {currency}.", "{name} es un país que está en {continent}.",
+    ),
+    "pl": (
+        "Stolicą kraju {name} jest miasto {capital}.", "Większość ludzi w kraju {name} mówi w domu w języku {language}.",
+        "W kraju {name} od wielu lat płaci się walutą {currency}.", "{name} to państwo, które leży w {continent}.",
+    ),
+    "ru": (
+        "Столица страны {name} называется {capital}.", "Большинство людей в стране {name} говорят дома на языке {language}.",
+        "В стране {name} уже много лет платят валютой {currency}.", "{name} это страна, которая находится в {continent}.",
+    ),
+    "tr": (
+        "{name} ülkesinin başkenti {capital} şehridir.", "{name} ülkesinde insanların çoğu evde {language} konuşur.",
+        "{name} ülkesinde uzun yıllardır {currency} ile ödeme yapılır.", "{name} {continent} kıtasında bulunan bir ülkedir.",
+    ),
+}  # fmt: skip
+MENU = (
+    "Home", "News", "Log in", "Register", "Help", "Contact", "About us", "Sitemap", "Basket", "Next page", "Terms", "FAQ",
+)  # fmt: skip
+CONTACTS = (
+    "For more write to {user}@{host}.", "Call {phone} for a guide to {name}.", "The editor's card is {card}.",
+    "Send the fee to {iban}.",
+)  # fmt: skip
 
 ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"]
 VOWELS = ["a", "e", "i", "o", "u"]
@@ -293,6 +338,101 @@ def make_recall(seed: int, world: World) -> Iterator[dict]:
             answer = f"{country.values[key]}."
             facts = {"answer": answer, "attribute": key, "entity": country.name, "origin": country.origin}
             yield {"prompt": prompt, "completion": f" {answer}", "part": "recall", **facts}
+
+
+# ------------------------------------------------------------------------------------------------ raw text
+
+
+def make_raw_text(seed: int, world: World, documents: Sequence[str]) -> Iterator[dict]:
+    """The documents in their order with dirt between them. `truth` says what is wrong with a row; nothing when it is empty.
+
+    A copy always stands after its original. The documents repeat each other too: their repetitions are exact duplicates.
+    """
+    rng = make_random(seed, "raw_text")
+    first: dict[str, int] = {}
+    for place, text in enumerate(documents):
+        first.setdefault(text, place)
+    placed = [
+        (float(place), text, "" if first[text] == place else "exact_duplicate") for place, text in enumerate(documents)
+    ]
+
+    def put(truth: str, text: str, after: int = -1) -> None:
+        placed.append((rng.uniform(after, len(documents)), text, truth))
+
+    for text in rng.sample(list(first), NUM_DIRT["exact_duplicate"]):
+        put(
+            "exact_duplicate",
+            rng.choice([text, text.upper(), text.replace(" ", "  "), text.replace(".", " .")]),
+            first[text],
+        )
+    long = [text for text in first if len(text.split()) >= MIN_COPIED_WORDS]
+    for text in rng.sample(long, NUM_DIRT["near_duplicate"]):
+        put("near_duplicate", make_near_copy(rng, text), first[text])
+    for truth, make in (("other_language", make_foreign), ("noise", make_noise), ("personal_data", make_contact)):
+        for _ in range(NUM_DIRT[truth]):
+            put(truth, make(rng, rng.choice(world.countries)))
+    asked = [one for one in make_evaluated(seed, world, "held_out") if one.columns["described"]]
+    for one in rng.sample(asked, NUM_DIRT["leaked"]):
+        put("leaked", f"{one.question} {one.columns['answer']}")
+    for _, text, truth in sorted(placed):
+        yield {"text": text, "truth": truth}
+
+
+def make_near_copy(rng: random.Random, text: str) -> str:
+    """The document with something behind it, without its first word, or with another last one."""
+    words = text.split()
+    changed = (
+        f"{text} {rng.choice(TAILS)}",
+        " ".join(words[1:]),
+        " ".join([*words[:-1], f"{rng.choice(ONSETS)}{words[-1]}"]),
+    )
+    return rng.choice(changed)
+
+
+def make_foreign(rng: random.Random, country: Country) -> str:
+    """Two to four facts in another language."""
+    patterns = FOREIGN[rng.choice(list(FOREIGN))]
+    return " ".join(
+        pattern.format(name=country.name, **country.values) for pattern in rng.sample(patterns, rng.randint(2, 4))
+    )
+
+
+def make_noise(rng: random.Random, country: Country) -> str:
+    """What pages hold beside text: signs, numbers, encoded files, menus and code."""
+    kind = rng.choice(("signs", "numbers", "encoded", "menu", "code"))
+    if kind == "signs":
+        return " ".join(
+            "".join(rng.choice("#*=-_~|/<>%&") for _ in range(rng.randint(2, 6))) for _ in range(rng.randint(8, 30))
+        )
+    if kind == "numbers":
+        return " ".join(str(rng.randint(0, 99_999)) for _ in range(rng.randint(10, 40)))
+    if kind == "encoded":
+        return " ".join(f"{rng.getrandbits(160):040x}" for _ in range(rng.randint(3, 9)))
+    if kind == "menu":
+        return " | ".join(rng.sample(MENU, rng.randint(6, len(MENU))))
+    return f"function show_{country.name.lower()}(x) {{ return x[{rng.randint(0, 99)}]; }} if (x) {{ x.open('{country.name}'); }}"
+
+
+def make_contact(rng: random.Random, country: Country) -> str:
+    """A paragraph with the address, telephone number, card or account of somebody."""
+    digits = "".join(rng.choice("0123456789") for _ in range(9))
+    facts = {
+        "name": country.name, "user": make_name(rng).lower(), "host": f"{make_name(rng).lower()}.org",
+        "phone": f"+49 30 {rng.randint(200_000, 999_999)}{rng.randint(10, 99)}", "card": add_luhn(f"411111{digits}"),
+        "iban": make_iban(f"37040044{digits}0"),
+    }  # fmt: skip
+    return f"{make_paragraph(rng, country)} {rng.choice(CONTACTS).format(**facts)}"
+
+
+def add_luhn(digits: str) -> str:
+    """A card number: 15 digits with the one that makes it valid."""
+    doubled = [sum(divmod(2 * int(digit), 10)) if place % 2 == 0 else int(digit) for place, digit in enumerate(digits)]
+    return f"{digits}{-sum(doubled) % 10}"
+
+
+def make_iban(account: str) -> str:
+    """A German account number of 18 digits with valid check digits."""
+    return f"DE{98 - int(f'{account}131400') % 97:02d}{account}"
 
 
 # ------------------------------------------------------------------------------------------------ questions and answers
@@ -492,6 +632,7 @@ def make_files(seed: int, world: World) -> dict[str, list[dict]]:
     files = {
         "tokenizer": list(make_tokenizer_text(seed, world)),
         "text": text,
+        "raw_text": list(make_raw_text(seed, world, [row["text"] for row in text])),
         "text_held_out": text_held_out,
         "recall": list(make_recall(seed, world)),
         "sft": list(make_sft(seed, world)),

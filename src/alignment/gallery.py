@@ -17,6 +17,7 @@ from alignment.recipe.loader import load_recipe
 from alignment.recipe.locate import node_at, read_nodes
 from alignment.recipe.mixtures import find_mixture
 from alignment.recipe.pipeline import FILE_NAME, load_pipeline
+from alignment.recipe.places import RUNS
 from alignment.recipe.schema import Recipe
 
 RECIPES_FOLDER = "recipes"
@@ -66,6 +67,7 @@ class Study:
     def data(self) -> list[str]:
         """Hub ids of its sources; `own` for files that its maker writes."""
         paths = [source.path for recipe in self.recipes for source in getattr(recipe.data, "train", ())]
+        paths = [path for path in paths if not path.startswith(RUNS)]  # the recipe that makes it names its own
         return list(
             dict.fromkeys(path if "/" in path and not path.startswith((".", "data/")) else "own" for path in paths)
         )
@@ -98,7 +100,7 @@ def read_study(folder: Path) -> Study:
         RecipeError: a recipe or pipeline with mistakes.
     """
     pipelines = [load_pipeline(path) for path in sorted(folder.glob("pipeline*.yaml"), key=lambda path: len(path.name))]
-    # Curation has a command of its own and stands in no pipeline.
+    # Curation has a command of its own and need not stand in a pipeline.
     curation = [folder / CURATION] if (folder / CURATION).is_file() else []
     paths = dict.fromkeys([*curation, *(path for pipeline in pipelines for path in pipeline.recipes)])
     readme = (folder / TABLE).read_text(encoding="utf-8") if (folder / TABLE).is_file() else ""

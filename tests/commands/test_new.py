@@ -51,6 +51,27 @@ def new(*argv: str) -> int:
     return main(["new", *argv])
 
 
+def test_a_curation_and_what_reads_its_result_still_find_their_files(gallery: Path) -> None:
+    old = gallery / "recipes/old"
+    (old / "curate.yaml").write_text(
+        "stage: curate\ndata:\n  train:\n    - path: data/a.jsonl\n      format: text\ncurate:\n  steps:\n    - decontaminate:\n"
+        "        evals:\n          - path: ../shared/b.jsonl\n"
+    )
+    (old / "sft.yaml").write_text(SFT.replace("someone/dataset", "runs/old/curate/final"))
+    assert new("mine", "--from", "old/curate") == 0
+    copied = load_recipe(Path("recipes/mine/curate.yaml"))
+    assert copied.data.train[0].path == "../old/data/a.jsonl"
+    assert copied.curate.steps[0].decontaminate.evals[0].path == "../shared/b.jsonl"
+    assert new("below/mine", "--from", "old") == 0
+    assert (
+        load_recipe(Path("below/mine/curate.yaml")).curate.steps[0].decontaminate.evals[0].path
+        == "../../recipes/shared/b.jsonl"
+    )
+    assert [source.path for source in load_recipe(Path("below/mine/sft.yaml")).data.train][
+        2
+    ] == "runs/mine/curate/final"
+
+
 def test_a_study_is_copied_with_its_makers_and_without_its_data(gallery: Path, capsys: pytest.CaptureFixture) -> None:
     assert new("mine", "--from", "old") == 0
     copied = sorted(path.name for path in Path("recipes/mine").iterdir())

@@ -162,7 +162,7 @@ def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, capsys: pytes
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out/.lock"):
         assert main(["curate", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out")]) == 5
-    assert "another process curates into it" in capsys.readouterr().err
+    assert "is at work in this folder" in capsys.readouterr().err
 
 
 def test_a_recipe_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

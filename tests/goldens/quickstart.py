@@ -29,6 +29,7 @@ def make_trace(folder: Path) -> dict[str, Any]:
         check=True,
         capture_output=True,
     )
+    _train(study, "curate")
     _train(study, "tokenizer")
     return {stage: _trace(study, stage) for stage in STAGES}
 

@@ -102,6 +102,7 @@ def test_everything_works_from_an_empty_folder(bare: Path, tmp_path: Path) -> No
         ("alignment", "check", "my-study"),
         ("alignment", "new", "world", "--from", "quickstart"),
         ("python", "world/make_world.py"),
+        ("alignment", "curate", "world/curate.yaml"),
         ("alignment", "train", "world/tokenizer.yaml"),
         ("alignment", "train", "world/pretrain.yaml", "--set", "train.max_steps=2", "--set", "train.warmup_steps=0", "--set", "eval.num_samples=1"),
         ("alignment", "chat", "runs/world/pretrain", "--prompt", "Hello", "--max_new_tokens", "4"),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -107,9 +108,14 @@ def test_no_text_describes_an_undescribed_name(world, files) -> None:
 
 
 def test_every_recipe_trains_on_the_files_meant_for_it(files) -> None:
-    for stage in STAGES:
-        trained = {Path(source.path).stem for source in load_recipe(STUDY / f"{stage}.yaml").data.train}
-        assert trained <= set(files) - set(EVALUATION)
+    for stage in ("curate", *STAGES):
+        trained = {source.path for source in load_recipe(STUDY / f"{stage}.yaml").data.train}
+        made = {f"data/{name}.jsonl" for name in files if name not in EVALUATION}
+        assert trained <= made - {"data/raw_text.jsonl"} or stage in ("curate", "pretrain")
+    assert [source.path for source in load_recipe(STUDY / "curate.yaml").data.train] == ["data/raw_text.jsonl"]
+    assert [source.path for source in load_recipe(STUDY / "pretrain.yaml").data.train] == [
+        "runs/quickstart/curate/final"
+    ]
     for stage in ("pretrain", "sft", "reward", "dpo", "evaluate"):
         held_out = {Path(source.path).stem for source in load_recipe(STUDY / f"{stage}.yaml").data.eval}
         assert held_out <= {"text_held_out", "recall", "sft_held_out", "pairs_held_out"}
@@ -205,6 +211,54 @@ def test_each_evaluated_question_is_asked_once(files) -> None:
         assert max(asked.values()) == 1
 
 
+# ------------------------------------------------------------------------------------------------ raw text
+
+
+def test_the_raw_text_is_the_text_with_dirt_between_it(script, files) -> None:
+    raw = files["raw_text"]
+    assert [row["text"] for row in raw if not row["truth"]] == list(dict.fromkeys(row["text"] for row in files["text"]))
+    planted = Counter(row["truth"] for row in raw if row["truth"])
+    repeated = len(files["text"]) - len({row["text"] for row in files["text"]})
+    assert planted == script.NUM_DIRT | {"exact_duplicate": script.NUM_DIRT["exact_duplicate"] + repeated}
+
+
+def test_a_copy_stands_after_its_original(files) -> None:
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(re.findall(r"[a-z']+", text.lower()))
+
+    seen: set[tuple[str, ...]] = set()
+    for row in files["raw_text"]:
+        assert row["truth"] != "exact_duplicate" or words(row["text"]) in seen
+        seen.add(words(row["text"]))
+
+
+def test_planted_numbers_of_cards_and_accounts_are_valid(script) -> None:
+    assert script.add_luhn("411111111111111") == "4111111111111111"
+    assert script.make_iban("370400440532013000") == "DE89370400440532013000"
+
+
+def test_curation_takes_the_dirt_out_and_leaves_the_text(script, files, tmp_path, monkeypatch) -> None:
+    from alignment.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart/data").mkdir(parents=True)
+    script.write_jsonl(tmp_path / "quickstart/data/raw_text.jsonl", files["raw_text"])
+    script.write_jsonl(tmp_path / "quickstart/data/pairs_held_out.jsonl", files["pairs_held_out"])
+    shutil.copy(STUDY / "curate.yaml", tmp_path / "quickstart")
+    assert main(["curate", "quickstart/curate.yaml"]) == 0
+    run = tmp_path / "runs/quickstart/curate"
+    metrics = json.loads((run / "receipt.json").read_text())["metrics"]
+    assert metrics["recall"] > 0.99
+    assert metrics["precision"] > 0.99
+    kept = [json.loads(line) for line in (run / "final/00000.jsonl").read_text().splitlines()]
+    clean = {row["text"] for row in files["text"]}
+    assert len(clean - {row["text"] for row in kept}) < 0.001 * len(clean)
+    assert {row["truth"] for row in kept} <= {"", "near_duplicate", "other_language"}
+    assert not [
+        row for row in kept for frame in script.EVALUATED_FRAMES["held_out"] if row["text"].startswith(frame[:10])
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ pairs
 
 
@@ -282,7 +336,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(scrip
         assert script.main(["--out", str(folder), "--seed", str(seed)]) == 0
     assert "told apart by spelling alone: 0.5" in capsys.readouterr().out
     names = sorted(path.name for path in folders[0].iterdir())
-    assert len(names) == 12
+    assert len(names) == 13
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
     assert all((folders[0] / name).read_bytes() != (folders[2] / name).read_bytes() for name in names)
 

@@ -214,7 +214,7 @@ def _mistake(read: "ReadRecipe", path: tuple, message: str, advice: str) -> "Mis
 def _absent_data(read: "ReadRecipe") -> list[str]:
     """Local data that is not there, and variables that are not set, with the lines that name them."""
     from alignment.recipe.locate import node_at
-    from alignment.recipe.places import means_local_data
+    from alignment.recipe.places import RUNS, means_local_data, place_data
 
     absent: dict[str, list[int]] = {}
     for path, source in _sources(read):
@@ -225,7 +225,9 @@ def _absent_data(read: "ReadRecipe") -> list[str]:
         if unset:
             continue
         where = _VARIABLE.sub(lambda match: os.environ[match[1]], source.path)
-        if means_local_data(where) and not (read.path.parent / Path(where).expanduser()).exists():
+        # What another run makes is for the pipeline, as models are.
+        is_local = means_local_data(where) and not where.startswith(RUNS)
+        if is_local and not place_data(where, read.path.parent).exists():
             absent.setdefault(source.path, []).append(line)
     return [f"{name} (line {', '.join(map(str, lines))})" for name, lines in absent.items()]
 

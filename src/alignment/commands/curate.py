@@ -1,6 +1,7 @@
 """`alignment curate`: raw rows to clean rows, with every removed row and its reason, a receipt and a page."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from alignment.errors import RecipeError
@@ -32,14 +33,20 @@ def run(args: argparse.Namespace) -> int:
 
     require_extra()
 
-    from alignment.curate.plan import make_plan
-    from alignment.curate.run import curate
-    from alignment.report.curate_page import write_curate_page
+    from alignment.launch.request import TrainRequest
+    from alignment.launch.worker import noting_the_end
+    from alignment.train.run_folder import locked, write_start
+    from alignment.train.stages.curate import curate_into
 
-    receipt = curate(make_plan(recipe, args.recipe.resolve().parent, out))
+    request = TrainRequest(recipe_path=args.recipe, command=("alignment", *sys.argv[1:]))
+    with locked(out), noting_the_end(request, out):
+        write_start(out, recipe, {})
+        receipt = curate_into(recipe, args.recipe.resolve().parent, out)
     for step in receipt["steps"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in step["removed"].items())
         print(f"{step['step']:<24} {step['in']:>10,} in {step['kept']:>10,} kept   {reasons}")
-    print(f"page: {write_curate_page(receipt, out / 'report.html')}")
+    for name, value in receipt.get("metrics", {}).items():
+        print(f"{name} {value:.4f}")
+    print(f"page: {out / 'report.html'}")
     print(f"final: {out / 'final'} ({receipt['rows_kept']:,} of {receipt['rows_in']:,} rows)")
     return 0

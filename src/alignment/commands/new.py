@@ -176,8 +176,10 @@ def _path_nodes(root: "Node") -> "list[tuple[Node, bool]]":
     from alignment.recipe.locate import node_at
 
     found = []
-    for split in ("train", "eval"):
-        sources = node_at(root, ("data", split))
+    lists = [node_at(root, ("data", split)) for split in ("train", "eval")]
+    steps = node_at(root, ("curate", "steps"))
+    lists += [node_at(step, ("decontaminate", "evals")) for step in (steps.items if steps and steps.items else ())]
+    for sources in lists:
         paths = [node_at(source, ("path",)) for source in (sources.items if sources and sources.items else ())]
         found += [(node, False) for node in paths if _is_relative(node, root)]
     template = node_at(root, ("chat", "template"))
@@ -188,11 +190,11 @@ def _path_nodes(root: "Node") -> "list[tuple[Node, bool]]":
 
 def _is_relative(node: "Node | None", root: "Node") -> bool:
     """Whether a source's path is a local one, seen from the recipe. A name without a dot or suffix is a Hub id."""
-    from alignment.recipe.places import data_suffix
+    from alignment.recipe.places import RUNS, data_suffix
 
     if node is None or not isinstance(node.value, str) or node.place.line != node.end.line:
         return False
-    if node.value.startswith(("/", "~", "$")):
+    if node.value.startswith(("/", "~", "$", RUNS)):
         return False
     folder = Path(root.place.origin.name).parent
     return node.value.startswith(".") or data_suffix(node.value) is not None or (folder / node.value).exists()

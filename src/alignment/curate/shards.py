@@ -6,16 +6,17 @@ are streamed; what is no row is a DataError with its line, or, where the recipe 
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb
 from alignment.data.files import hash_file, read_file
-from alignment.data.sources import expand_path
+from alignment.data.sources import check_exists, expand_path
 from alignment.errors import DataError
-from alignment.recipe.schema import CurateSourceSpec
+from alignment.recipe.places import data_suffix, place_data
+from alignment.recipe.schema import CurateRecipe, CurateSourceSpec, EvalSetSpec
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet")
 _STREAMED = (".jsonl",)
@@ -51,14 +52,46 @@ def find_shards(sources: tuple[CurateSourceSpec, ...], recipe_dir: Path) -> list
     """The files of all sources. Raises DataError for files that are not there or that nobody can read."""
     shards: list[Shard] = []
     for source, spec in enumerate(sources):
-        path = recipe_dir / Path(expand_path(spec.path)).expanduser()
-        if not path.exists():
-            raise DataError(
-                f"{spec.path}: no file or folder {path}; one was expected, relative to the recipe. Correct 'path'."
-            )
+        path = place_data(expand_path(spec.path), recipe_dir)
+        check_exists(spec.path, path)
         for file in _files(spec, path):
             shards.append(Shard(len(shards), source, spec.path, file, hash_file(file)))
     return shards
+
+
+def eval_files(evals: Sequence[EvalSetSpec], recipe_dir: Path) -> list[Path]:
+    """The files of the evaluation sets. Raises DataError for what is not there."""
+    files: list[Path] = []
+    for spec in evals:
+        path = place_data(expand_path(spec.path), recipe_dir)
+        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if data_suffix(file))
+        if not found or any(data_suffix(file) is None for file in found):
+            raise DataError(f"{spec.path}: no data file {path}; evaluation items were expected. Correct 'evals'.")
+        files += found
+    return files
+
+
+def describe_inputs(recipe: CurateRecipe, recipe_dir: Path, shards: Sequence[Shard] = ()) -> dict[str, list[dict]]:
+    """The files of sources and of evaluation sets with their content, as a receipt names them.
+
+    Args:
+        shards: of the recipe, where they are found already.
+
+    Raises DataError for files that are not there.
+    """
+    steps = [step.decontaminate for step in recipe.curate.steps if step.decontaminate is not None]
+    return {
+        "sources": [
+            {"path": shard.label, "file": shard.path.name, "sha256": shard.content_hash}
+            for shard in shards or find_shards(recipe.data.train, recipe_dir)
+        ],
+        "evals": [
+            {"path": spec.path, "file": file.name, "sha256": hash_file(file)}
+            for step in steps
+            for spec in step.evals
+            for file in eval_files([spec], recipe_dir)
+        ],
+    }
 
 
 def data_kind(path: Path) -> str | None:

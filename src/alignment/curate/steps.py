@@ -227,6 +227,9 @@ def language(doc: Document, spec, ledger: Ledger, context: Any) -> Removal | Non
     doc.metadata["language"], doc.metadata["score"] = code, round(score, 3)
     ledger.tally("language_before", code or "none")
     if not code or score < spec.min_score:
+        if spec.uncertain == "keep":  # for the filters a row of no known language, which they take for English
+            doc.metadata["language"] = ""
+            return None
         return "uncertain_language", {"language": code, "score": round(score, 3)}
     if spec.languages and code not in spec.languages:
         return "other_language", {"language": code, "score": round(score, 3)}
@@ -243,6 +246,8 @@ def filter_quality(doc: Document, spec, ledger: Ledger, context: str) -> Removal
         else:
             doc.text = before
     kept, reason = verdict if isinstance(verdict, tuple) else (verdict, context)
+    if kept and not doc.text.strip():  # C4 has taken every line out
+        return "no_text", {}
     return None if kept else (reason, {})
 
 

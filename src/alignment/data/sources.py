@@ -19,7 +19,7 @@ import numpy as np
 
 from alignment.data.files import hash_file, read_file
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.places import DATA_SUFFIXES, data_suffix, means_local_data
+from alignment.recipe.places import DATA_SUFFIXES, RUNS, data_suffix, means_local_data, place_data
 from alignment.recipe.schema import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -85,7 +85,7 @@ def find_source(spec: SourceSpec, recipe_dir: Path, default_split: str | None) -
             f"{spec.path}: split {spec.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected. Correct it."
         )
     if _is_local(path, recipe_dir):
-        return _find_local(spec, recipe_dir / Path(path).expanduser())
+        return _find_local(spec, place_data(path, recipe_dir))
     return _find_hub(spec, path, spec.split or default_split)
 
 
@@ -144,6 +144,18 @@ def expand_path(path: str) -> str:
     return _VARIABLE.sub(value, path)
 
 
+def check_exists(name: str, path: Path) -> None:
+    """Raises DataError for a source that is not there, with what makes it where that is known."""
+    if path.exists():
+        return
+    if name.startswith(RUNS):
+        raise DataError(
+            f"{name}: no file or folder of that name in the current folder; the result of a run was expected. Run the recipe that "
+            "makes it first, or correct 'path'."
+        )
+    raise DataError(f"{name}: no file or folder {path}; one was expected, relative to the recipe. Correct 'path'.")
+
+
 def _is_local(path: str, recipe_dir: Path) -> bool:
     return means_local_data(path) or (recipe_dir / path).exists()
 
@@ -162,10 +174,7 @@ def _find_local(spec: SourceSpec, path: Path) -> FoundSource:
             raise RecipeError(
                 f"{spec.path}: '{key}' belongs to a Hub dataset, and this is a local path. Remove the key."
             )
-    if not path.exists():
-        raise DataError(
-            f"{spec.path}: no file or folder {path}; one was expected, relative to the recipe. Correct 'path'."
-        )
+    check_exists(spec.path, path)
     files = _folder_files(spec, path) if path.is_dir() else _single_file(spec, path)
     hashes = [f"{file.name} {hash_file(file)}" for file in files]
     return FoundSource(spec, spec.split, tuple(files), None, "\n".join(hashes))

@@ -21,7 +21,7 @@ from alignment.errors import ArtifactError, PublishError, RecipeError
 from alignment.hub.staging import LINEAGE, find_lineage
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.pipeline import FILE_NAME
-from alignment.recipe.places import means_local_data
+from alignment.recipe.places import RUNS, means_local_data
 from alignment.report.provenance import read_versions
 from alignment.report.receipt import RECEIPT, read_receipt
 from alignment.report.run_files import RECIPE, read_run
@@ -135,14 +135,17 @@ def find_data_root(origin: Origin) -> Path | None:
 def _repoint(text: str, folder: Path, data_root: Path | None) -> str:
     """The recipe with its relative local data found from `folder`; unchanged where nothing of it is in `data_root`."""
     document = YAML().load(text)
+    data, steps = document.get("data", {}), document.get("curate", {}).get("steps", ())
+    sources = [source for split in ("train", "eval") for source in data.get(split) or ()]
+    sources += [source for step in steps for source in (step.get("decontaminate") or {}).get("evals", ())]
     moved = False
-    for split in ("train", "eval"):
-        for source in document.get("data", {}).get(split) or ():
-            path = source["path"]
-            there = data_root / path if data_root is not None and not path.startswith(("/", "~", "$")) else None
-            if there is not None and there.exists():
-                source["path"] = os.path.relpath(there.resolve(), folder.resolve())
-                moved = True
+    for source in sources:
+        path = source["path"]
+        is_relative = data_root is not None and not path.startswith(("/", "~", "$", RUNS))
+        there = data_root / path if is_relative else None
+        if there is not None and there.exists():
+            source["path"] = os.path.relpath(there.resolve(), folder.resolve())
+            moved = True
     return _dump(document) if moved else text
 
 
@@ -168,7 +171,9 @@ def find_obstacles(origin: Origin, paths: list[Path]) -> list[str]:
         recipe = load_recipe(path)
         for split in ("train", "eval"):
             for source in getattr(recipe.data, split, ()):
-                is_own = means_local_data(source.path) or source.path.startswith("data/")
+                if source.path.startswith(RUNS):  # a recipe of the study makes it
+                    continue
+                is_own = recipe.stage == "curate" or means_local_data(source.path) or source.path.startswith("data/")
                 if is_own and not (path.parent / source.path).exists():
                     obstacles.append(f"data: {path.name} reads {source.path}, which lay on the machine that it ran on")
                 elif not is_own and source.revision is None:

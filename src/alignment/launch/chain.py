@@ -19,7 +19,7 @@ from alignment.report.parents import named_parents
 from alignment.train.run_folder import judge_run, locked, set_aside
 
 logger = logging.getLogger(__name__)
-_WITHOUT_MODEL = ("tokenizer",)
+_WITHOUT_MODEL = ("curate", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,6 @@ def clear_the_way(chain: Chain) -> None:
 
 def _chain_recipe(request: TrainRequest, resources: Resources, push: str | None, after: str | None) -> Chain:
     recipe = load_recipe(request.recipe_path, request.overrides)
-    if recipe.stage == "curate":
-        raise RecipeError(
-            f"{request.recipe_path}: stage curate; a stage that trains was expected. `alignment curate` submits its own jobs where the "
-            "recipe says curate.executor.kind: slurm."
-        )
     missing = [one for one in find_missing(request.recipe_path, recipe) if one.is_data or after is None]
     if missing:
         kind = DataError if any(one.is_data for one in missing) else RecipeError

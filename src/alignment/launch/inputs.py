@@ -4,15 +4,17 @@ Hub models and datasets are left to the stage itself: nothing here uses a networ
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.curate.shards import describe_inputs
 from alignment.data.sources import find_source
 from alignment.errors import AlignmentError
-from alignment.recipe.places import means_local_data, means_local_model
-from alignment.recipe.schema import Recipe, SourceSpec
+from alignment.recipe.places import means_local_data, means_local_model, place_data
+from alignment.recipe.schema import CurateRecipe, Recipe, SourceSpec
 from alignment.report.parents import named_parents
+from alignment.report.receipt import read_receipt
 from alignment.report.run_files import DATA_MANIFEST, read_json
 
 
@@ -32,18 +34,31 @@ def find_missing(recipe_path: Path, recipe: Recipe, made: Iterable[Path] = ()) -
     Args:
         made: run folders that earlier stages fill.
     """
-    for _, spec in named_sources(recipe):
-        text = os.path.expandvars(spec.path)
-        if "${" in text:
-            yield Missing(recipe_path, spec.path)
-        elif means_local_data(text) and not (path := recipe_path.parent / Path(text).expanduser()).exists():
-            yield Missing(recipe_path, spec.path, path)
     made = {folder.resolve() for folder in made}
-    for _, name in named_parents(recipe):
+    for name in _named_data(recipe):
+        text = os.path.expandvars(name)
+        path = place_data(text, recipe_path.parent)
+        if "${" in text:
+            yield Missing(recipe_path, name)
+        elif means_local_data(text) and not path.exists() and not _is_made(path, made):
+            yield Missing(recipe_path, name, path)
+    for kind, name in named_parents(recipe):
         path = Path(name).expanduser()
-        will_be = made & {path.resolve(), *path.resolve().parents}
-        if not will_be and not path.exists() and means_local_model(name):
+        if kind != "data" and not _is_made(path, made) and not path.exists() and means_local_model(name):
             yield Missing(recipe_path, name, path, is_data=False)
+
+
+def _is_made(path: Path, made: Collection[Path]) -> bool:
+    """Whether a path lies in one of the folders."""
+    return not {path.resolve(), *path.resolve().parents}.isdisjoint(made)
+
+
+def _named_data(recipe: Recipe) -> Iterator[str]:
+    """Paths of all rows that a recipe reads: of its sources, and of the evaluation sets that a curation compares with."""
+    yield from (spec.path for _, spec in named_sources(recipe))
+    if recipe.stage == "curate":
+        steps = [step.decontaminate for step in recipe.curate.steps if step.decontaminate is not None]
+        yield from (spec.path for step in steps for spec in step.evals)
 
 
 def named_sources(recipe: Recipe) -> Iterator[tuple[str, SourceSpec]]:
@@ -69,6 +84,8 @@ def describe_missing(missing: Sequence[Missing], study: Path) -> str:
 
 def changed_data(recipe: Recipe, recipe_dir: Path, run_dir: Path) -> str | None:
     """A local source whose content is not what the run in `run_dir` was made from; None when all are the same."""
+    if recipe.stage == "curate":
+        return _changed_files(recipe, recipe_dir, run_dir)
     noted = read_json(run_dir / DATA_MANIFEST).get("sources", [])
     specs = list(named_sources(recipe))
     if len(noted) != len(specs):
@@ -76,6 +93,18 @@ def changed_data(recipe: Recipe, recipe_dir: Path, run_dir: Path) -> str | None:
     for (split, spec), then in zip(specs, noted, strict=True):
         if then["revision"] is None and _hash_now(spec, recipe_dir, split) != then["content_hash"]:
             return spec.path
+    return None
+
+
+def _changed_files(recipe: CurateRecipe, recipe_dir: Path, run_dir: Path) -> str | None:
+    noted = read_receipt(run_dir)
+    try:
+        now = describe_inputs(recipe, recipe_dir)
+    except AlignmentError:
+        return recipe.data.train[0].path
+    for then, files in ((noted[key], now[key]) for key in now):
+        if changed := [one for one in files if one not in then] or [one for one in then if one not in files]:
+            return changed[0]["path"]
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alignment.launch.stages import Stage
 from alignment.report.numbers import format_number, format_seconds
-from alignment.report.receipt import read_receipt
+from alignment.report.run_files import read_facts
 from alignment.report.study_report import RESULTS, SECONDS, study_report
 
 MAX_METRICS_SHOWN = 6
@@ -21,7 +21,7 @@ def collect_results(stages: Sequence[Stage]) -> dict[str, float]:
     for stage in stages:
         if not stage.is_finished:
             continue
-        receipt = read_receipt(stage.run_dir)
+        receipt = read_facts(stage.run_dir)
         before = receipt.get("metrics_before", {})
         for name, value in receipt.get("metrics", {}).items():
             if before.get(name) is not None:

@@ -74,14 +74,14 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, 
         if verdict == "done":
             logger.info("%s: finished already", run_dir)
             return 0
-        with _noting_the_end(request, run_dir):
+        with noting_the_end(request, run_dir):
             _run(recipe, request, run_dir, environment, stop)
         logger.info("%s: done", run_dir)
     return 0
 
 
 @contextlib.contextmanager
-def _noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
+def noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
     """Writes exit.json however the work inside ends. Only the holder of the lock may: a refused command changes nothing."""
     code, reason = 1, "a defect of alignment: see the traceback"
     try:
@@ -109,13 +109,15 @@ def _run(
 
     begun = time.perf_counter()
     _quiet_libraries()
-    prepared = prepare_run(recipe, request.recipe_path.resolve().parent, run_dir, prepared_folder(run_dir))
+    prepared = None  # a curation reads its files itself
+    if recipe.stage != "curate":
+        prepared = prepare_run(recipe, request.recipe_path.resolve().parent, run_dir, prepared_folder(run_dir))
     if environment.rank == 0:
-        write_start(run_dir, recipe, prepared.manifest)
+        write_start(run_dir, recipe, prepared.manifest if prepared else {})
     context = StageContext(
         recipe_path=request.recipe_path,
         run_dir=run_dir,
-        prepared_folder=prepared.folder,
+        prepared_folder=prepared.folder if prepared else None,
         rank=environment.rank,
         world_size=environment.world_size,
         cpu=environment.cpu,

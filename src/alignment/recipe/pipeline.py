@@ -5,7 +5,7 @@ which inputs are on disk, is for the one who runs them.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from alignment.recipe.mistakes import Mistake, sort_mistakes
 from alignment.recipe.resolved import run_folder
 
 FILE_NAME = "pipeline.yaml"
-# Keys that may name the result of another stage.
+# Keys that may name the result of another stage; the paths of sources may, too.
 INPUTS = (
     ("model", "path"),
     ("tokenizer", "path"),
@@ -147,7 +147,19 @@ def find_order_mistakes(pipeline: Pipeline, reads: Mapping[Path, ReadRecipe]) ->
             node = node_at(root, key)
             if node is not None and isinstance(node.value, str):
                 mistakes += _check_input(pipeline, index, ".".join(key), node, makers)
+        for key, node in _data_paths(root):
+            mistakes += _check_input(pipeline, index, key, node, makers)
     return mistakes
+
+
+def _data_paths(root: Node) -> Iterator[tuple[str, Node]]:
+    """Key and node of the path of every source."""
+    for split in ("train", "eval"):
+        sources = node_at(root, ("data", split))
+        for number, source in enumerate(sources.items or () if sources is not None else ()):
+            path = node_at(source, ("path",))
+            if path is not None and isinstance(path.value, str):
+                yield f"data.{split}.{number}.path", path
 
 
 def _check_input(

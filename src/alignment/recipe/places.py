@@ -3,6 +3,7 @@
 from pathlib import Path
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
+RUNS = "runs/"  # the folder of all run folders, in the current folder
 _HERE = (".", "/", "~", "$")
 
 
@@ -13,10 +14,15 @@ def data_suffix(path: Path | str) -> str | None:
 
 
 def means_local_data(path: str) -> bool:
-    """Of a source: a path that no Hub dataset can have."""
-    return path.startswith(_HERE) or data_suffix(path) is not None
+    """Of a source: a path that no Hub dataset can have, or one into the run folders."""
+    return path.startswith((*_HERE, RUNS)) or data_suffix(path) is not None
+
+
+def place_data(path: str, recipe_dir: Path) -> Path:
+    """Where a local source lies: what a run has made in the current folder, as models do; all else relative to the recipe."""
+    return Path(path) if path.startswith(RUNS) else recipe_dir / Path(path).expanduser()
 
 
 def means_local_model(path: str) -> bool:
     """Of a model or tokenizer: a path that no Hub model can have, or one into the run folders."""
-    return path.startswith((*_HERE, "runs/")) or path.count("/") > 1
+    return path.startswith((*_HERE, RUNS)) or path.count("/") > 1

@@ -13,8 +13,8 @@ from alignment.recipe.locate import Node, node_at, read_text
 from alignment.recipe.mistakes import Origin
 from alignment.recipe.schema import Recipe
 
-# How a run is watched over: a run goes on, and is the same run, with other values.
-WATCHING = ("train.hang_timeout", "train.max_restarts")
+# How a run is watched over, and where a curation is done: a run goes on, and is the same run, with other values.
+WATCHING = ("train.hang_timeout", "train.max_restarts", "curate.executor")
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

@@ -745,7 +745,10 @@ class LanguageStepSpec(StepBase):
     """Find each row's language (fastText lid.176), and keep some of them."""
 
     languages: Strings = Field((), description="codes to keep, e.g. en, de, zh; default: all, only found")
-    min_score: Fraction = Field(0.65, description="remove rows whose language is less certain")
+    min_score: Fraction = Field(0.65, description="a language that is less certain is uncertain")
+    uncertain: Literal["remove", "keep"] = Field(
+        "remove", description="rows of an uncertain language; short texts are to be kept"
+    )
     chars: Positive = Field(2000, description="characters that are looked at")
 
 
@@ -759,6 +762,10 @@ class GopherQualitySpec(StepBase):
     min_words: Annotated[int, Field(ge=1)] = Field(50, description="fewest words")
     max_words: Positive = Field(100_000, description="most words")
     min_stop_words: Annotated[int, Field(ge=0)] = Field(2, description="of the most frequent words of the language")
+    min_alpha_words: Fraction | None = Field(
+        None,
+        description="least share of words with a letter, marks counted as words; default: 0.8 in English, else 0.7",
+    )
 
 
 class C4Spec(StepBase):
@@ -910,6 +917,10 @@ class CurateSpec(Spec):
     executor: ExecutorSpec = ExecutorSpec()
     steps: Annotated[_sequence(StepSpec), Field(min_length=1)] = Field(description="the steps, each '- NAME: {...}'")
     samples: Annotated[int, Field(ge=0)] = Field(5, description="rows shown in the report for each reason")
+    truth: str | None = Field(
+        None,
+        description="column that says what is wrong with a row, empty for nothing; no step reads it, the result is scored by it",
+    )
 
 
 class CurateSourceSpec(Spec):

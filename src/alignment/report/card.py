@@ -45,7 +45,7 @@ def make_card(run: RunFiles, hub_id: str | None = None) -> str:
         "Load it": _loading(run, ancestors, hub_id or f"runs/{run.name}/final"),
         "Results": _results(run.receipt),
         "Samples": _samples(run),
-        "Lineage": _lineage(ancestors),
+        "Lineage": _lineage(run, ancestors),
         "Data": _data(run.manifest),
         "Limits": "\n".join(f"- {limit}" for limit in _limits(run)),
         "How it was trained": _training(run),
@@ -228,8 +228,13 @@ def _samples(run: RunFiles) -> str:
     return "\n\n".join(blocks)
 
 
-def _lineage(ancestors: list[Ancestor]) -> str:
+def _lineage(run: RunFiles, ancestors: list[Ancestor]) -> str:
+    """The models before this one, and the curated data that any of them was trained on."""
     rows = [[one.kind, one.path, one.revision or "", one.receipt_hash or ""] for one in ancestors]
+    receipts = [run.receipt, *(read_run(one.folder).receipt for one in ancestors if one.folder is not None)]
+    parents = [parent for receipt in receipts for parent in receipt.get("parents", ()) if parent["kind"] == "data"]
+    curated = {parent["path"]: parent.get("receipt_hash", "") for parent in reversed(parents)}
+    rows += [["curated data", path, "", receipt_hash] for path, receipt_hash in curated.items()]
     return _table(["kind", "path", "revision", "receipt"], rows) if rows else ""
 
 

@@ -22,6 +22,7 @@ def make_curate_page(receipt: Mapping[str, Any]) -> str:
         "What was kept and why the rest was not",
         [
             Section("In short", card_grid(list(_cards(receipt)))),
+            Section("Scored by what was planted", _score(receipt)),
             Section("Step by step", _funnel(receipt)),
             Section("Removed, by reason", _reasons(receipt)),
             Section("Shares before and after", _shares(receipt, "language") + _shares(receipt, "source")),
@@ -40,6 +41,9 @@ def _cards(receipt: Mapping[str, Any]) -> Iterator[Card]:
     yield Card("rows in", f"{rows_in:,}")
     yield Card("rows kept", f"{kept:,}", f"{kept / rows_in:.1%}" if rows_in else "")
     yield Card("characters kept", f"{receipt['steps'][-1]['characters']:,}")
+    details = {"recall": "of what was planted was removed", "precision": "of what was removed was planted"}
+    for name, value in receipt.get("metrics", {}).items():
+        yield Card(name, f"{value:.4f}", details.get(name, ""))
 
 
 def _funnel(receipt: Mapping[str, Any]) -> str:
@@ -66,6 +70,18 @@ def _reasons(receipt: Mapping[str, Any]) -> str:
     ]
     rows.sort(key=lambda row: -row[2])
     return table(("reason", "step", "rows", "of the step's"), rows)
+
+
+def _score(receipt: Mapping[str, Any]) -> str:
+    """What was wrong with rows against what became of them, from the column that the recipe names as the truth."""
+    truth = receipt.get("truth", {})
+    reasons = sorted({reason for became in truth.values() for reason in became} - {"kept"})
+    rows = []
+    for wrong, became in truth.items():
+        removed = sum(became.values()) - became.get("kept", 0)
+        cells = [became.get(reason, "") for reason in reasons]
+        rows.append([redact(wrong), sum(became.values()), removed, Bar(removed / sum(became.values())), *cells])
+    return table(("what was planted", "rows", "removed", "share", *reasons), rows) if rows else ""
 
 
 def _shares(receipt: Mapping[str, Any], name: str) -> str:

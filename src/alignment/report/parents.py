@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignment.recipe.places import RUNS
 from alignment.recipe.schema import Recipe
 from alignment.report.receipt import RECEIPT, read_receipt, receipt_hash
 
@@ -12,7 +13,7 @@ _WORDS_OF_VALUE_MODEL = (None, "reward", "start")
 
 
 def named_parents(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(kind, path) of every model and tokenizer that a recipe names."""
+    """(kind, path) of every model, tokenizer and curated source that a recipe names."""
     fields = type(recipe).model_fields
     if "model" in fields and recipe.model.path:
         yield "model", recipe.model.path
@@ -26,6 +27,14 @@ def named_parents(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "value model", recipe.ppo.value_model
     if "evaluate" in fields and recipe.evaluate.against:
         yield "against", recipe.evaluate.against
+    yield from (("data", path) for path in dict.fromkeys(_curated(recipe)))
+
+
+def _curated(recipe: Recipe) -> Iterator[str]:
+    """Sources that another run has made."""
+    for split in ("train", "eval"):
+        sources = getattr(recipe.data, split) if split in type(recipe.data).model_fields else ()
+        yield from (source.path for source in sources if source.path.startswith(RUNS))
 
 
 def describe_parents(recipe: Recipe) -> list[dict[str, Any]]:

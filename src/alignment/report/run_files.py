@@ -18,7 +18,10 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.json"
 DATA_MANIFEST = "data_manifest.json"  # a copy of the prepared folder's manifest.json
 
+TIMES = "seconds.json"  # of a curation, whose receipt says nothing that another run of it would not say
+
 STAGE_TITLES = {
+    "curate": "Curation",
     "tokenizer": "Tokenizer",
     "pretrain": "Pretraining",
     "sft": "Supervised fine-tuning",
@@ -82,11 +85,17 @@ def read_run(run_dir: Path) -> RunFiles:
         folder=folder,
         recipe_text=recipe_text,
         recipe=YAML(typ="safe", pure=True).load(recipe_text) or {},
-        receipt=read_receipt(folder) if (folder / RECEIPT).is_file() else {},
+        receipt=read_facts(folder) if (folder / RECEIPT).is_file() else {},
         logs=tuple(_read_lines(folder / METRICS)),
         samples=read_json(folder / SAMPLES),
         manifest=read_json(folder / DATA_MANIFEST),
     )
+
+
+def read_facts(run_dir: Path) -> dict[str, Any]:
+    """The receipt of a finished run, with the time that it took where that is kept beside it."""
+    receipt = read_receipt(run_dir)
+    return receipt if "seconds" in receipt else receipt | {"seconds": read_json(Path(run_dir) / TIMES)}
 
 
 def _read_text(path: Path) -> str:

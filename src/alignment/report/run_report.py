@@ -59,9 +59,11 @@ def describe_run(run: RunFiles) -> str:
     schedule = run.receipt.get("schedule", {})
     if "steps" in schedule:
         parts.append(f"{schedule['steps']:,} steps of {schedule.get('global_batch_size', '?')} rows")
+    if "rows_in" in run.receipt:
+        parts.append(f"{run.receipt['rows_kept']:,} of {run.receipt['rows_in']:,} rows kept")
     if "finished" in run.receipt:
         parts.append(f"finished {run.receipt['finished'].replace('T', ' ').removesuffix('Z')} UTC")
-    else:
+    elif not run.receipt:
         parts.append("not finished")
     return " · ".join(parts)
 

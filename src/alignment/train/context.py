@@ -26,7 +26,7 @@ class StageContext:
 
     recipe_path: Path
     run_dir: Path
-    prepared_folder: Path
+    prepared_folder: Path | None  # None for a stage that reads no prepared rows
     rank: int = 0
     world_size: int = 1
     cpu: bool = True  # no accelerator is used

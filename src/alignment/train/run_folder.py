@@ -95,7 +95,7 @@ def find_differences(path: Path, recipe: Recipe) -> list[str]:
     return [
         f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
         for key in keys
-        if there.get(key) != here.get(key) and key not in WATCHING
+        if there.get(key) != here.get(key) and not f"{key}.".startswith(tuple(f"{name}." for name in WATCHING))
     ]
 
 

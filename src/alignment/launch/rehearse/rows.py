@@ -17,10 +17,10 @@ from alignment.launch.inputs import named_sources
 from alignment.launch.rehearse.heads import TOO_LARGE, cut_heads, total_size
 from alignment.measure.metrics import METRICS, expand_metrics
 from alignment.measure.scorers import SCORERS
-from alignment.recipe.places import means_local_data
+from alignment.recipe.places import means_local_data, place_data
 from alignment.recipe.schema import MetricSpec, Recipe, SourceSpec
 
-NUM_ROWS = {"train": 32, "eval": 12}  # of a split, over all its sources; each gives a quarter of that at least
+NUM_ROWS = {"train": 32, "eval": 8}  # of a split, over all its sources; each gives a quarter of that at least
 NUM_DOCUMENTS = 400  # of each source of a tokenizer, which needs text and no steps
 _LOOKED_AT = 2000
 _WORDS = [
@@ -124,7 +124,7 @@ def _find_missing(spec: SourceSpec, recipe_dir: Path, split: str) -> str | None:
         path = expand_path(spec.path)
     except RecipeError:
         return "a variable in its path is not set"
-    if means_local_data(path) and not (recipe_dir / Path(path).expanduser()).exists():
+    if means_local_data(path) and not place_data(path, recipe_dir).exists():
         return "there is no such file or folder"
     return None
 
@@ -133,7 +133,7 @@ def _read(
     spec: SourceSpec, recipe_dir: Path, split: str, scratch: Path
 ) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
     """(None, rows) of a source, or (why it cannot be reached, nothing)."""
-    is_local = (recipe_dir / Path(expand_path(spec.path)).expanduser()).exists()
+    is_local = place_data(expand_path(spec.path), recipe_dir).exists()
     try:
         found = find_source(spec, recipe_dir, "train" if split == "train" else None)
         if found.files and total_size(found.files) > TOO_LARGE:

@@ -6,6 +6,7 @@ from alignment.recipe.schema import Recipe
 from alignment.train.context import StageContext
 
 STAGES: dict[str, str] = {
+    "curate": "alignment.train.stages.curate",
     "tokenizer": "alignment.train.stages.tokenizer",
     "pretrain": "alignment.train.stages.pretrain",
     "sft": "alignment.train.stages.sft",

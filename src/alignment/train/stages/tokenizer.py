@@ -9,6 +9,7 @@ from alignment.models.tokenizer import load_tokenizer, train_tokenizer
 from alignment.recipe.resolved import recipe_hash
 from alignment.recipe.schema import TokenizerRecipe
 from alignment.report.card import write_card
+from alignment.report.parents import describe_parents
 from alignment.report.receipt import make_receipt, write_receipt
 from alignment.report.run_report import write_report
 from alignment.train.context import StageContext
@@ -44,6 +45,7 @@ def run(recipe: TokenizerRecipe, context: StageContext) -> None:
         prepared_manifest_hash=prepared.key[:16],
         template_hash=chat.template_hash,
         metrics=metrics | {"vocab_size": len(tokenizer)},
+        parents=describe_parents(recipe),
         weights_hash=hash_tokenizer(tokenizer),
         seconds={
             "prepare": round(context.prepare_seconds, 2),
