@@ -585,6 +585,15 @@ def _keys_of_engine(ppo: "PpoSpec") -> None:
             raise BrokenRule(f"{name} is read by sampler: {sampler}, and this is {ppo.sampler}", name)
 
 
+def _critic_of_shared_base(ppo: "PpoSpec") -> None:
+    if ppo.share_base and ppo.value_model not in (None, "start", "reward"):
+        raise BrokenRule(
+            "share_base puts the critic on the policy's base; value_model may be start or reward",
+            "value_model",
+            "share_base",
+        )
+
+
 def _gold_is_watched(ppo: "PpoSpec") -> None:
     if "reward_hacking" in ppo.stop_on and ppo.gold is None:
         raise BrokenRule("stop_on: reward_hacking compares the score with a gold score; give 'gold'", "stop_on")
@@ -606,6 +615,10 @@ class PpoSpec(Spec):
         None,
         description="what the critic starts from: reward, start (the start model with a zero head), a folder or Hub id; "
         "default: the reward model where there is one, else start",
+    )
+    share_base: bool = Field(
+        False,
+        description="LoRA: policy, reference, critic, and a reward model that is LoRA on the same weights, share them in memory",
     )
     sampler: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
         "transformers", description="what generates completions; vLLM needs the [vllm] extra and a GPU"
@@ -673,6 +686,7 @@ class PpoSpec(Spec):
         _cap_of_engine,
         _keys_of_engine,
         _gold_is_watched,
+        _critic_of_shared_base,
     )
 
 
@@ -1058,6 +1072,22 @@ def _reference_of_adapter(recipe: "PpoRecipe") -> None:
         )
 
 
+def _adapters_on_shared_base(recipe: "PpoRecipe") -> None:
+    if not recipe.ppo.share_base:
+        return
+    if recipe.lora is None:
+        raise BrokenRule(
+            "share_base: one base is policy, reference and critic only below adapters; add a 'lora' section",
+            "ppo.share_base",
+        )
+    if recipe.lora.load_in_4bit:
+        raise BrokenRule(
+            "share_base: 4-bit weights that several models share were never run; leave one of the two out",
+            "ppo.share_base",
+            "lora.load_in_4bit",
+        )
+
+
 class PpoRecipe(Recipe):
     """Reinforcement learning from rewards, with a critic (PPO)."""
 
@@ -1071,7 +1101,7 @@ class PpoRecipe(Recipe):
     ppo: PpoSpec
     eval: EvalSpec = EvalSpec()
 
-    RULES = (_whole_updates, _reference_of_adapter)
+    RULES = (_whole_updates, _reference_of_adapter, _adapters_on_shared_base)
 
 
 class EvaluateRecipe(Recipe):

@@ -88,13 +88,13 @@ def load_trainable_critic(training: Training, start: Start) -> Policy:
         for head in heads:
             with whole_parameter(head), torch.no_grad():
                 head.zero_()
-    return replace(_settle(training, critic), folder="critic", part="critic")
+    return replace(settle(training, critic), folder="critic", part="critic")
 
 
 def load_frozen(training: Training, path: str) -> PreTrainedModel:
     """A causal model that is not trained, in the dtype of this run's forward passes."""
     start = resolve_start(path) if path != training.start.path else training.start
-    model = load_whole(start, "causal", _load_dtype(training), **_model_options(training))
+    model = load_whole(start, "causal", load_dtype(training), **model_options(training))
     fit_embeddings(model, training.tokenizer)
     return model.requires_grad_(False).eval()
 
@@ -109,7 +109,7 @@ def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedMode
     """
     with whole_weights():
         half = training.bf16 and not training.context.cpu
-        model = load_whole(start, "reward", torch.bfloat16 if half else torch.float32, **_model_options(training))
+        model = load_whole(start, "reward", torch.bfloat16 if half else torch.float32, **model_options(training))
     if model.has_new_head:
         raise ArtifactError(
             f"{start.path}: has no trained score head; a reward model was expected. Name the run of a reward recipe."
@@ -122,14 +122,15 @@ def load_whole(start: Start, kind: Kind, dtype: torch.dtype, **options: Any) -> 
     if start.adapter is None:
         return load_weights(kind, start.model, revision=start.revision, dtype=dtype, **options)
     with whole_weights():
-        task = _adapter_task(start.adapter)
+        task = adapter_task(start.adapter)
         base = load_weights(task, start.model, revision=start.revision, dtype=torch.float32, **options)
         merged = merge_adapter(base, start.adapter, dtype)
         merged.has_new_head = False  # of a reward run's adapter: the head came with it
         return make_reward_model(merged) if (task, kind) == ("causal", "reward") else merged
 
 
-def _adapter_task(adapter: Path) -> Kind:
+def adapter_task(adapter: Path) -> Kind:
+    """What kind of model an adapter is of."""
     import json
 
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -142,11 +143,11 @@ def _load_trainable(training: Training, kind: Kind) -> Policy:
     if lora and lora.load_in_4bit:
         check_quantization()
     if lora and lora.start == "continue":
-        return _settle(training, _load_continued(training, kind))
-    return _settle(training, _load_merged(training, kind, training.start))
+        return settle(training, _load_continued(training, kind))
+    return settle(training, _load_merged(training, kind, training.start))
 
 
-def _settle(training: Training, policy: Policy) -> Policy:
+def settle(training: Training, policy: Policy) -> Policy:
     """What every trained model gets, whatever it was loaded from."""
     model = policy.model
     model.config.use_cache = False
@@ -161,8 +162,8 @@ def _load_merged(training: Training, kind: Kind, start: Start) -> Policy:
     """All weights of a start model, and a new adapter on them where the recipe has one."""
     recipe = training.recipe
     lora = recipe.lora if recipe.stage != "pretrain" else None
-    options = _model_options(training) | (_quantization() if lora and lora.load_in_4bit else {})
-    model = load_whole(start, kind, _load_dtype(training), **options)
+    options = model_options(training) | (_quantization() if lora and lora.load_in_4bit else {})
+    model = load_whole(start, kind, load_dtype(training), **options)
     new_head = kind == "reward" and model.has_new_head
     new_rows = fit_embeddings(model, training.tokenizer)
     if new_head:
@@ -198,8 +199,8 @@ def _load_continued(training: Training, kind: Kind) -> Policy:
         )
     base_path, base_revision = read_base(start.trained_adapter)
     base = resolve_start(base_path, base_revision)
-    options = _model_options(training) | (_quantization() if recipe.lora.load_in_4bit else {})
-    model = load_whole(base, kind, _load_dtype(training), **options)
+    options = model_options(training) | (_quantization() if recipe.lora.load_in_4bit else {})
+    model = load_whole(base, kind, load_dtype(training), **options)
     return Policy(
         model=continue_adapter(model, start.trained_adapter, recipe.lora),
         kind=kind,
@@ -214,14 +215,15 @@ def _load_continued(training: Training, kind: Kind) -> Policy:
 # ------------------------------------------------------------------------------------------------ how weights are loaded
 
 
-def _load_dtype(training: Training) -> torch.dtype:
-    """fp32, but for frozen weights of a LoRA run that computes in bfloat16 on a GPU: there fp32 would only double the memory."""
+def load_dtype(training: Training) -> torch.dtype:
+    """What weights are loaded in: fp32, but for frozen weights of a LoRA run that computes in bfloat16 on a GPU: there fp32 would only double the memory."""
     lora = training.recipe.lora if training.recipe.stage != "pretrain" else None
     half = lora is not None and training.bf16 and not training.context.cpu
     return torch.bfloat16 if half else torch.float32
 
 
-def _model_options(training: Training) -> dict[str, Any]:
+def model_options(training: Training) -> dict[str, Any]:
+    """What the recipe says of loading, whatever is loaded."""
     model = training.recipe.model
     return {"attn_implementation": model.attn_implementation, "trust_remote_code": model.trust_remote_code}
 

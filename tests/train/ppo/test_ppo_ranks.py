@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_ppo import TextRewards, make_trainer, read_lines
+from lora_reward import write_lora_reward
+from toy_ppo import RECIPES_OWN, TextRewards, make_trainer, read_lines
 
 from alignment.launch.check import check_launch
 from alignment.launch.environment import settle_environment
@@ -23,12 +24,14 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def train(folder: Path, name: str, *keys: str, lora: bool = False, resume: str | None = None) -> int:
+def train(
+    folder: Path, name: str, *keys: str, lora: bool = False, resume: str | None = None, rewards: str | None = None
+) -> int:
     """Trains the toy in this rank; rank 0 writes the whole weights, the samples and the lines to `name`.pt."""
     environment = settle_environment()
     trainer = make_trainer(
         folder, *KEYS, *keys, run=f"{name}-{environment.rank}" if resume is None else name, lora=lora, gate=True,
-        rewards=TextRewards(lambda text: len(text) / 10), rank=environment.rank, world_size=environment.world_size,
+        rewards=rewards or TextRewards(lambda text: len(text) / 10), rank=environment.rank, world_size=environment.world_size,
         strategy=environment.strategy,
     )  # fmt: skip
     trainer.args.output_dir = str(folder / name)  # of all ranks the same
@@ -127,4 +130,26 @@ def test_ranks_that_were_cut_off_go_on_to_the_same_weights(one_process, strategy
     checkpoint = folder / f"{strategy}-whole/checkpoint-4"
     again = launch(folder, f"{strategy}-again", strategy, *keys, resume=str(checkpoint))
     assert again["samples"] == whole["samples"][1:]
+    assert all(torch.equal(value, again["weights"][name]) for name, value in whole["weights"].items())
+
+
+@pytest.fixture(scope="module")
+def one_base(toy_folder, tmp_path_factory) -> tuple[Path, tuple[str, ...], dict]:
+    """Policy, critic and reward model as adapters on one base: the folder, the keys, and what one process made."""
+    folder = tmp_path_factory.mktemp("base") / "toy"
+    shutil.copytree(toy_folder, folder)
+    reward = write_lora_reward(folder)
+    keys = ("ppo.share_base=true", f"ppo.reward_model={reward}", "ppo.rewards=[]", "train.save_steps=4")
+    return folder, keys, launch(folder, "one", None, *SGD, *keys, lora=True, rewards=RECIPES_OWN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
+def test_two_ranks_on_one_base_are_one_process_and_go_on_where_they_were_cut_off(one_base, strategy: str) -> None:
+    folder, keys, expected = one_base
+    form = {"lora": True, "rewards": RECIPES_OWN}
+    whole = launch(folder, strategy, strategy, *SGD, *keys, **form)
+    compare(whole, expected)
+    checkpoint = folder / f"{strategy}/checkpoint-4"
+    again = launch(folder, f"{strategy}-again", strategy, *SGD, *keys, **form, resume=str(checkpoint))
     assert all(torch.equal(value, again["weights"][name]) for name, value in whole["weights"].items())

@@ -6,6 +6,7 @@ import pytest
 import study as written
 import torch
 import toy_ppo
+from lora_reward import write_lora_reward
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.launch.request import TrainRequest
@@ -71,6 +72,24 @@ def test_a_run_leaves_a_policy_and_a_critic_that_load_as_any_model(toy, monkeypa
     page = (out / "report.html").read_text()
     assert "Score of completions" in page
     assert "Reinforcement learning (PPO)" in page
+
+
+@pytest.mark.slow
+def test_a_run_on_one_base_leaves_a_policy_and_a_critic_that_load_as_any_model(toy, monkeypatch) -> None:
+    """What is written is read back by a fresh process before the command ends with 0, and compared with the live models."""
+    monkeypatch.chdir(toy)
+    write_lora_reward(toy)
+    keys = ("ppo.share_base=true", "ppo.reward_model=lora_reward", "ppo.rewards=[]", "train.max_steps=8")
+    assert run(toy, *keys, lora=True) == 0
+    receipt = written.read_json(toy / "out/receipt.json")
+    policy = AutoModelForCausalLM.from_pretrained(toy / "out/final").eval()
+    prompts = make_prompts(policy.config.vocab_size, policy.config.max_position_embeddings)
+    assert probe_gap(probe(policy, prompts), receipt["probe"]) < 1e-5
+    critic = AutoModelForSequenceClassification.from_pretrained(toy / "out/critic").eval()
+    reward = AutoModelForSequenceClassification.from_pretrained(toy / "lora_reward/final").eval()
+    assert probe_gap(probe(reward, prompts), probe(critic, prompts)) > 1e-4
+    for folder in ("adapter", "critic_adapter"):
+        assert written.read_json(toy / "out" / folder / "base.json")["path"] == "start"
 
 
 @pytest.mark.slow

@@ -21,11 +21,17 @@ FUNCTIONAL_DROPOUTS = ("attention_dropout", "dropout", "activation_dropout", "hi
 
 
 class ActorCritic(nn.Module):
-    """The policy and the critic that are trained together."""
+    """The policy and the critic that are trained together.
 
-    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel) -> None:
+    Args:
+        reward: a frozen reward model on the same base, so that engines that deal out weights gather them for it too.
+    """
+
+    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel, reward: PreTrainedModel | None = None) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+        if reward is not None:
+            self.reward = reward
         self.config = policy.config  # DeepSpeed's `auto` fields are filled from it
         disable_dropout(self)
 

@@ -6,7 +6,7 @@ of them; token ids of the policy never reach it. So it may have another vocabula
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,10 @@ class Rewards:
     def __init__(self, spec: PpoSpec, reward_model: RewardModel | None) -> None:
         self._reward_model, self._reward_weight = reward_model, spec.reward_weight
         self._programs = [(one, 1.0) if isinstance(one, str) else (one.reward, one.weight) for one in spec.rewards]
+
+    def ask(self, model: Any) -> None:
+        """From here on the reward model is asked through `model`, which leads to the same weights."""
+        self._reward_model = replace(self._reward_model, model=model)
 
     def to(self, device: torch.device) -> "Rewards":
         """Puts the reward model on a device, where there is one."""

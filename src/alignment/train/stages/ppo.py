@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from alignment.errors import RecipeError
 from alignment.models.load import Start, resolve_start, whole_weights
@@ -14,6 +14,7 @@ from alignment.train.arguments import make_arguments
 from alignment.train.callbacks import FirstStepGate
 from alignment.train.context import StageContext
 from alignment.train.finish import complete
+from alignment.train.part import PartView
 from alignment.train.policy import (
     Policy,
     load_frozen,
@@ -24,6 +25,7 @@ from alignment.train.policy import (
 from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
 from alignment.train.ppo.rewards import RewardModel, Rewards, load_reward_chat, read_asked
 from alignment.train.ppo.samplers import EngineSampler, Sampler, TransformersSampler
+from alignment.train.ppo.shared_base import load_on_one_base
 from alignment.train.ppo.trainer import PPOTrainer
 from alignment.train.training import Training, open_training
 
@@ -35,7 +37,7 @@ RATIO_TOLERANCE = {False: 1e-3, True: 0.02}
 def run(recipe: PpoRecipe, context: StageContext) -> None:
     """Trains, saves and verifies. Every rank calls it."""
     training = open_training(recipe, context)
-    trainer, policy, critic = build(training, load_rewards(training))
+    trainer, policy, critic = build(training)
     complete(
         training,
         trainer,
@@ -46,13 +48,23 @@ def run(recipe: PpoRecipe, context: StageContext) -> None:
     )
 
 
-def build(training: Training, rewards: Rewards) -> tuple[PPOTrainer, Policy, Policy]:
-    """The trainer with policy and critic, and what is needed to save them. Every rank must call it."""
+def build(training: Training, rewards: Rewards | None = None) -> tuple[PPOTrainer, Policy, Policy]:
+    """The trainer with policy and critic, and what is needed to save them. Every rank must call it.
+
+    Args:
+        rewards: None: those of the recipe.
+    """
     arguments = make_arguments(TrainingArguments, training)
-    policy = replace(load_trainable_policy(training), part="policy")
-    critic = load_trainable_critic(training, find_critic_start(training))
+    reward = None
+    if training.recipe.ppo.share_base:
+        models = load_on_one_base(training, with_reward=rewards is None)
+        policy, critic, reward = models.policy, models.critic, models.reward
+    else:
+        policy = replace(load_trainable_policy(training), part="policy")
+        critic = load_trainable_critic(training, find_critic_start(training))
+    rewards = rewards or load_rewards(training, reward)
     trainer = PPOTrainer(
-        ActorCritic(policy.model, critic.model),
+        ActorCritic(policy.model, critic.model, reward),
         arguments,
         training,
         reference=load_reference(training),
@@ -60,6 +72,8 @@ def build(training: Training, rewards: Rewards) -> tuple[PPOTrainer, Policy, Pol
         make_sampler=make_sampler,
         callbacks=[*training.callbacks, make_gate(training)],
     )
+    if reward is not None:
+        rewards.ask(PartView(trainer, "reward"))
     training.log.tokens = trainer.tokens
     return trainer, policy, critic
 
@@ -100,15 +114,19 @@ def _same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -
     return len(shared) >= 0.99 * max(len(ids), len(others)) and all(ids[token] == others[token] for token in shared)
 
 
-def load_rewards(training: Training) -> Rewards:
-    """The rewards of the recipe, with the reward model in memory where there is one."""
+def load_rewards(training: Training, reward: PreTrainedModel | None = None) -> Rewards:
+    """The rewards of the recipe, with the reward model in memory where there is one.
+
+    Args:
+        reward: the reward model, where it is in memory already.
+    """
     spec, context = training.recipe.ppo, training.context
     if spec.reward_model is None:
         return Rewards(spec, None)
     start = resolve_start(spec.reward_model)
     trust = training.recipe.model.trust_remote_code
     chat = load_reward_chat(start, spec.reward_template, context.recipe_path.parent, trust_remote_code=trust)
-    model = load_frozen_reward_model(training, start)
+    model = reward if reward is not None else load_frozen_reward_model(training, start)
     return Rewards(spec, RewardModel(model, chat, spec.per_device_rollout_batch_size, training.bf16))
 
 
