@@ -101,3 +101,12 @@ def test_strange_text_never_raises(text: str) -> None:
 
 def test_no_letters_are_no_language() -> None:
     assert detect("123 456 ... !!!", 2000) == ("", 0.0)
+
+
+def test_text_with_accents_and_typographic_marks_folds_as_datatrove_folds_it() -> None:
+    characters = "aZé ïÅ’“”—…ñ1 ,.5٫ΣσßİıſKÅﬁ①²٣\u0301\u0327\u00a0\u2009\u200bΩç\n"
+    rng = random.Random(0)
+    for _ in range(20_000):
+        few = rng.sample(characters, rng.randint(2, 8))
+        text = "".join(rng.choice(few) for _ in range(rng.randint(1, 12)))
+        assert [word.decode() for word in fold(text)] == simplify_text(text).split(), repr(text)

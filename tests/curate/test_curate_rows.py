@@ -1,6 +1,7 @@
 """Chat and preference rows, archives and parquet: text is found in its place, and put back there."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dirty import ITEMS, document, read_rows, sentence, write_rows
 
 from alignment.cli import main
 from alignment.curate.decontaminate import EvalIndex
+from alignment.curate.html import decode_page, html_to_text
 from alignment.curate.texts import find_slots, texts_of, with_texts
 from alignment.recipe.schema import CurateSourceSpec, DecontaminateSpec, EvalSetSpec
 
@@ -105,13 +107,74 @@ def test_an_archive_of_extracted_text_is_read(tmp_path: Path) -> None:
         writer = WARCWriter(file, gzip=True)
         for number in range(3):
             record = writer.create_warc_record(
-                f"http://example.org/{number}", "conversion", payload=__import__("io").BytesIO(f"page {number} é".encode()),
+                f"http://example.org/{number}", "conversion", payload=io.BytesIO(f"page {number} é".encode()),
                 warc_content_type="text/plain",
             )  # fmt: skip
             writer.write_record(record)
     kept = read_rows(curate(tmp_path, None, "text", ["normalize: {}"], "crawl.warc.wet.gz") / "final")
     assert [(row["text"], row["url"]) for row in kept] == [(f"page {n} é", f"http://example.org/{n}") for n in range(3)]
     assert kept[0]["id"].startswith("<urn:uuid:")
+
+
+PAGE = """<html><head><title>no</title><meta charset="iso-8859-1"><style>p {no}</style></head><body>
+<nav><ul><li>Home</li><li>no</li></ul></nav><h1>Rivers &amp; seas</h1><p>Most rivers
+  run <b>down</b>hill to the caf\xe9.</p><script>if (a < b) { no("<p>no</p>") }</script>
+<ul><li>one</li><li>two</li></ul><pre>a
+ b</pre><table><tr><td>x</td><td>y</td></tr></table><footer>no</footer></body></html>"""
+TEXT_OF_PAGE = "Rivers & seas\nMost rivers run downhill to the café.\none\ntwo\na\nb\nx y"
+
+
+def test_pages_of_a_crawl_are_read_as_their_text(tmp_path: Path) -> None:
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    pages = [
+        ("200 OK", "text/html; charset=latin1", PAGE.encode("latin-1")),
+        ("200 OK", "text/html", PAGE.encode("latin-1")),
+        ("200 OK", "text/plain", "plain é".encode()),
+        ("404 Not Found", "text/html", b"<p>not here</p>"),
+        ("200 OK", "image/png", b"\x89PNG"),
+    ]
+    with (tmp_path / "crawl.warc.gz").open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for number, (status, kind, body) in enumerate(pages):
+            http = StatusAndHeaders(status, [("Content-Type", kind)], protocol="HTTP/1.1")
+            url = f"http://example.org/{number}"
+            writer.write_record(writer.create_warc_record(url, "response", payload=io.BytesIO(body), http_headers=http))
+    kept = read_rows(curate(tmp_path, None, "text", ["normalize: {}"], "crawl.warc.gz") / "final")
+    assert [row["text"] for row in kept] == [TEXT_OF_PAGE, TEXT_OF_PAGE, "plain é"]
+    assert kept[1]["url"] == "http://example.org/1"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>one<p>two", "one\ntwo"),
+        ("<head><title>no<body>yes", "yes"),
+        ("a<br>b &lt;c&gt;", "a\nb <c>"),
+        ("<form><form>no</form>no</form>yes", "yes"),
+        ("</nav>yes", "yes"),
+        ("<p", "<p"),
+        ("", ""),
+    ],
+)
+def test_html_that_nobody_closed_is_read(page: str, text: str) -> None:
+    assert html_to_text(page) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "text"),
+    [
+        (b"\x93a\x94", "text/html; charset=ISO-8859-1", "“a”"),
+        ("é".encode(), "text/html", "é"),
+        ("é".encode("utf-16"), "text/html; charset=utf-16", "é"),
+        (b"\xef\xbb\xbfa", "text/html; charset=latin1", "a"),
+        (b"\xe9", "text/html; charset=nothing-known", "\ufffd"),
+        (b"YQ==", "text/html; charset=base64", "YQ=="),
+    ],
+)
+def test_a_page_is_decoded_by_what_it_says(raw: bytes, kind: str, text: str) -> None:
+    assert decode_page(raw, kind) == text
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl.gz", "txt"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.curate.html import decode_page, html_to_text
 from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb
 from alignment.data.files import hash_file, read_file
 from alignment.data.sources import check_exists, expand_path
@@ -20,6 +21,7 @@ from alignment.recipe.schema import CurateRecipe, CurateSourceSpec, EvalSetSpec
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet")
 _STREAMED = (".jsonl",)
+_PAGES = ("text/plain", "text/html", "application/xhtml+xml")
 _BATCH = 1000  # rows of a parquet batch
 
 
@@ -173,25 +175,35 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
 
 
 def _read_warc(path: Path) -> Iterator[RawRow]:
-    """Text of WET `conversion` records and of plain-text responses, with id, url and date."""
+    """Text of WET `conversion` records, and of plain text and HTML pages of `response` records, with id, url and date."""
     from warcio.archiveiterator import ArchiveIterator
 
     with path.open("rb") as file:
         for number, record in enumerate(ArchiveIterator(file), 1):
-            mime = record.rec_headers.get_header("Content-Type") or ""
-            if record.rec_type != "conversion" or not mime.startswith("text/plain"):
+            kind = _text_kind(record)
+            if kind is None:
                 continue
-            try:
-                text = record.content_stream().read().decode("utf-8")
+            raw = record.content_stream().read(MAX_LINE_BYTES + 1)
+            if len(raw) > MAX_LINE_BYTES:
+                yield RawRow(number, None, f"more than {MAX_LINE_BYTES} bytes in a record")
+                continue
+            try:  # what was extracted already is UTF-8 by definition; pages are what they say
+                text = raw.decode("utf-8") if record.rec_type == "conversion" else decode_page(raw, kind)
             except UnicodeDecodeError as error:
                 yield RawRow(number, None, f"record is not UTF-8: {error.reason}")
                 continue
-            yield RawRow(
-                number,
-                {
-                    "id": record.rec_headers.get_header("WARC-Record-ID"),
-                    "text": text,
-                    "url": record.rec_headers.get_header("WARC-Target-URI"),
-                    "date": record.rec_headers.get_header("WARC-Date"),
-                },
-            )
+            headers = {"id": "WARC-Record-ID", "url": "WARC-Target-URI", "date": "WARC-Date"}
+            facts = {name: record.rec_headers.get_header(header) for name, header in headers.items()}
+            is_page = "html" in kind.partition(";")[0]
+            yield RawRow(number, {"id": facts.pop("id"), "text": html_to_text(text) if is_page else text, **facts})
+
+
+def _text_kind(record: Any) -> str | None:
+    """The Content-Type of a record that holds text; None for what is none, or was not found."""
+    if record.rec_type == "conversion":
+        kind = record.rec_headers.get_header("Content-Type") or ""
+    elif record.rec_type == "response" and record.http_headers and record.http_headers.get_statuscode() == "200":
+        kind = record.http_headers.get_header("Content-Type") or ""
+    else:
+        return None
+    return kind if kind.partition(";")[0].strip().lower() in _PAGES else None

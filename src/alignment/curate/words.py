@@ -24,6 +24,9 @@ _SENTENCE = regex.compile(r"(?<=[.!?。！？।؟…])['\"”’」』)]*\s*")
 _ASCII_NUMBER = re.compile(rb"[0-9]+(?:[.,][0-9]+)?")
 _NUMBER = re.compile(r"\d+(?:[.,،٫⎖⎗⎘]\d+)?")
 _MARKS = regex.compile(r"\p{Mn}+")
+_OTHER = re.compile(r"[^\x00-\x7f]+")
+_FOLDED: dict[str, str | None] = {}  # of stretches outside ASCII; None: not to letters and spaces alone
+_MAX_FOLDED = 100_000
 _ASCII_FOLD = bytes(ord(chr(code).lower().translate(PUNCTUATION_TRANS)) if code < 128 else code for code in range(256))
 
 
@@ -49,10 +52,38 @@ def fold(text: str) -> list[bytes]:
     Where words are parted by spaces they are those of datatrove's `simplify_text(text).split()` (0.10.1; a test holds them
     equal); other scripts are cut into single characters, of which datatrove would make one word a sentence.
     """
+    if not text.isascii():
+        text = _ascii_or_same(text)
     if text.isascii():
         return _ASCII_NUMBER.sub(b"0", text.encode("ascii")).translate(_ASCII_FOLD).split()
-    text = _NUMBER.sub("0", text.lower()).translate(PUNCTUATION_TRANS)
-    text = _MARKS.sub("", unicodedata.normalize("NFD", text))
+    text = _fold_any(text)
     if SPACELESS.search(text):
         text = SPACELESS.sub(r" \g<0> ", text)
     return [word.encode("utf-8", "surrogatepass") for word in text.split()]
+
+
+def _fold_any(text: str) -> str:
+    text = _NUMBER.sub("0", text.lower()).translate(PUNCTUATION_TRANS)
+    return _MARKS.sub("", unicodedata.normalize("NFD", text))
+
+
+def _ascii_or_same(text: str) -> str:
+    """The text with its accents and typographic marks folded, where nothing else in it is outside ASCII: four times as fast.
+
+    A stretch folds as it does inside the text as long as letters and spaces are all that comes out, and no mark of its own goes:
+    digits beside it would join, and nothing else depends on neighbours.
+    """
+    for stretch in set(_OTHER.findall(text)):
+        if stretch not in _FOLDED:
+            if len(_FOLDED) >= _MAX_FOLDED:
+                _FOLDED.clear()
+            _FOLDED[stretch] = _fold_stretch(stretch)
+        if _FOLDED[stretch] is None:
+            return text
+    return _OTHER.sub(lambda match: _FOLDED[match[0]], text)
+
+
+def _fold_stretch(stretch: str) -> str | None:
+    found = _fold_any(stretch)
+    is_plain = found.isascii() and all(char.isalpha() or char == " " for char in found)
+    return found if is_plain and not _MARKS.search(stretch) else None
