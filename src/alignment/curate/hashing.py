@@ -7,11 +7,11 @@ import xxhash
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
-_MAX_WORDS = 2_000_000
+_MAX_WORDS = 1_000_000
 
 
 class WordHashes(dict):
-    """64-bit hash of each word, computed once. Emptied when it has grown to 2 M words (about 0.3 GB)."""
+    """64-bit hash of each word, computed once. Emptied when it has grown to a million words (0.15 GB)."""
 
     def __missing__(self, word: bytes) -> int:
         if len(self) >= _MAX_WORDS:
