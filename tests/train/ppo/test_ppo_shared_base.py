@@ -173,7 +173,7 @@ def test_the_comparison_catches_set_adapter_which_loses_the_critics_gradients() 
 
 
 def test_the_comparison_catches_a_forward_that_checkpointing_repeats_under_another_adapter() -> None:
-    assert switched_gradients(by_layers, False)[0] < 1e-12
+    assert switched_gradients(by_layers, False)[0] < 1e-6
     error, missing = switched_gradients(by_layers, True)
     assert missing == 0  # so nobody would notice
     assert error > 1.0

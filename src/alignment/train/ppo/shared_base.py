@@ -20,6 +20,7 @@ from alignment.models.build import fit_embeddings
 from alignment.models.hashes import hash_weights
 from alignment.models.load import AUTO_CLASSES, BASE_FILE, Start, read_saved_dtype, resolve_start, whole_weights
 from alignment.models.lora import add_adapter, put_trained_adapter
+from alignment.models.score_head import score_in_fp32
 from alignment.train.policy import (
     ONE_DTYPE_STRATEGIES,
     Policy,
@@ -118,7 +119,7 @@ def make_classifier_on(causal: PreTrainedModel) -> PreTrainedModel:
         raise RecipeError(
             f"ppo.share_base: {type(model).__name__} has weights that {type(causal).__name__} lacks ({left[0]}); leave share_base out."
         )
-    return model
+    return score_in_fp32(model)
 
 
 def find_reward_adapter(training: Training) -> Path | None:
