@@ -7,6 +7,7 @@ import transformers
 from recipe_files import CONFIG_VALUES, CONFIGS, config_recipe
 from transformers import CONFIG_MAPPING
 
+from alignment.errors import RecipeError
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.model_config import Gpt2ConfigSpec
 from alignment.recipe.scalars import read_scalar
@@ -70,3 +71,24 @@ def test_heads_follow_the_other_sizes_unless_given(spec_class) -> None:
     model_type = spec_class.model_fields["model_type"].annotation.__args__[0]
     built = CONFIG_MAPPING[model_type](**spec_class(model_type=model_type, **sizes).arguments())
     assert (built.num_key_value_heads, built.head_dim) == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "wrong"),
+    [
+        ("llama", {"hidden_size": 30, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}, "num_attention_heads"),
+        ("qwen3", {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 3},
+         "num_key_value_heads"),
+        ("gpt2", {"n_embd": 30, "n_layer": 1, "n_head": 4, "n_positions": 16}, "n_head"),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_divide_are_refused_at_their_line(tmp_path, model_type: str, sizes: dict, wrong: str) -> None:
+    lines = "".join(f"    {name}: {value}\n" for name, value in sizes.items())
+    path = tmp_path / "pretrain.yaml"
+    path.write_text(
+        f"stage: pretrain\nmodel:\n  config:\n    model_type: {model_type}\n{lines}tokenizer:\n  path: t\ndata:\n  train:\n"
+        "    - path: a.txt\n      format: text\ntrain:\n  max_steps: 1\n  learning_rate: 0.1\n"
+    )
+    line = 5 + list(sizes).index(wrong)
+    with pytest.raises(RecipeError, match=rf"pretrain.yaml:{line}:.*is no multiple of"):
+        load_recipe(path)

@@ -4,16 +4,55 @@ A key left out keeps the default of transformers, save where it says otherwise. 
 the tokenizer. `tests/recipe/test_model_config.py` holds every key against the installed transformers.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
+class BrokenRule(ValueError):
+    """Keys that are right one by one and do not go together. `at`: the keys concerned, from the section on."""
+
+    def __init__(self, message: str, *at: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def _heads_divide(config: "_Decoder") -> None:
+    if config.head_dim is None and config.hidden_size % config.num_attention_heads:
+        raise BrokenRule(
+            f"hidden_size {config.hidden_size} is no multiple of num_attention_heads {config.num_attention_heads}; change one, or give head_dim",
+            "num_attention_heads",
+        )
+
+
+def _groups_divide(config: "_Decoder") -> None:
+    if config.num_key_value_heads and config.num_attention_heads % config.num_key_value_heads:
+        raise BrokenRule(
+            f"num_attention_heads {config.num_attention_heads} is no multiple of num_key_value_heads {config.num_key_value_heads}; change one",
+            "num_key_value_heads",
+        )
+
+
+def _width_divides(config: "Gpt2ConfigSpec") -> None:
+    if config.n_embd % config.n_head:
+        raise BrokenRule(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}; change one", "n_head")
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    # Rules between keys, as in the rest of the schema.
+    RULES: ClassVar[tuple[Callable[[Any], None], ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> "_Config":
+        for rule in self.RULES:
+            rule(self)
+        return self
 
     initializer_range: float | None = Field(None, description="standard deviation of the initial weights")
     tie_word_embeddings: bool | None = Field(None, description="one matrix for input and output embeddings")
@@ -35,6 +74,8 @@ class _Decoder(_Config):
     rms_norm_eps: float | None = Field(None, description="epsilon of the normalisation")
     attention_dropout: Dropout | None = Field(None, description="dropout on attention weights")
     rope_theta: float | None = Field(None, description="base of the rotary position embedding")
+
+    RULES = (_heads_divide, _groups_divide)
 
     def arguments(self) -> dict[str, Any]:
         """As `_Config.arguments`; `rope_theta` goes into the `rope_parameters` of transformers 5.
@@ -111,6 +152,8 @@ class Gpt2ConfigSpec(_Config):
     embd_pdrop: Dropout | None = Field(None, description="dropout on embeddings")
     attn_pdrop: Dropout | None = Field(None, description="dropout on attention weights")
     layer_norm_epsilon: float | None = Field(None, description="epsilon of the normalisation")
+
+    RULES = (_width_divides,)
 
 
 ModelConfigSpec = Annotated[

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
-from alignment.recipe.model_config import ModelConfigSpec
+from alignment.recipe.model_config import BrokenRule, ModelConfigSpec
 from alignment.recipe.places import means_local_model
 
 # ------------------------------------------------------------------------------------------------ scalars
@@ -39,14 +39,6 @@ Strings = _sequence(str)
 StringMap = _mapping(str)
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class BrokenRule(ValueError):
-    """Keys that are right one by one and do not go together. `at`: the keys concerned, from the section on."""
-
-    def __init__(self, message: str, *at: str) -> None:
-        super().__init__(message)
-        self.at = at
 
 
 def _revive(section: "type[Spec]", text: str) -> "Spec":
