@@ -248,6 +248,15 @@ def test_what_a_cpu_cannot_do_is_said() -> None:
     assert (small.train.optim, "optimizer paged_adamw_32bit" in said) == ("adamw_torch", True)
 
 
+def test_a_critic_on_the_shared_base_begins_at_the_start_because_the_stand_in_is_no_lora_run(tmp_path: Path) -> None:
+    text = (GALLERY / "quickstart/ppo.yaml").read_text()
+    path = tmp_path / "ppo.yaml"
+    path.write_text(text.replace("\nppo:\n", "\nppo:\n  share_base: true\n  value_model: reward\n"))
+    _, small, said = shrunken(path)
+    assert (small.ppo.share_base, small.ppo.value_model) == (True, "start")
+    assert "share_base with value_model: reward" in said
+
+
 def test_another_number_after_the_checkpoint_is_seen() -> None:
     before = {4: {"loss": 2.0, "grad_norm": 0.5}, 5: {"loss": 1.9, "grad_norm": 0.4}}
     assert compare_steps(before, {**before, 6: {"loss": 1.0}}) == (0.0, "")

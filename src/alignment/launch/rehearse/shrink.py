@@ -164,6 +164,9 @@ def _shrink_ppo(ppo: dict[str, Any]) -> Iterator[Remark]:
         ppo["sampler"] = "transformers"
         for key in ("sampler_url", "sampler_memory", "importance_cap"):
             ppo.pop(key, None)
+    if ppo["share_base"] and ppo["value_model"] == "reward":
+        yield Remark("share_base with value_model: reward", "the stand-in is no LoRA run; the critic begins at start")
+        ppo["value_model"] = "start"
     if ppo["stop_on"]:
         yield Remark(f"alerts that end the run: {', '.join(ppo['stop_on'])}", "a tiny model may raise any of them")
         ppo["stop_on"] = []
