@@ -1,9 +1,12 @@
 """Chat and preference rows, archives and parquet: text is found in its place, and put back there."""
 
+import bz2
 import gzip
 import io
 import json
+import time
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -14,6 +17,7 @@ from alignment.cli import main
 from alignment.curate.decontaminate import EvalIndex
 from alignment.curate.html import decode_page, html_to_text
 from alignment.curate.texts import find_slots, texts_of, with_texts
+from alignment.curate.wikipedia import wikitext_to_text
 from alignment.recipe.schema import CurateSourceSpec, DecontaminateSpec, EvalSetSpec
 
 RECIPE = """stage: curate
@@ -154,6 +158,10 @@ def test_pages_of_a_crawl_are_read_as_their_text(tmp_path: Path) -> None:
         ("a<br>b &lt;c&gt;", "a\nb <c>"),
         ("<form><form>no</form>no</form>yes", "yes"),
         ("</nav>yes", "yes"),
+        ("<!--[if IE]><p>no</p><![endif]--><![if !IE]>yes<![endif]>", "yes"),
+        ('<a title="a > b" href=x/y>link</a>', "link"),
+        ("<SCRIPT>no</Script >yes<script>no", "yes"),
+        ("1 < 2", "1 < 2"),
         ("<p", "<p"),
         ("", ""),
     ],
@@ -175,6 +183,73 @@ def test_html_that_nobody_closed_is_read(page: str, text: str) -> None:
 )
 def test_a_page_is_decoded_by_what_it_says(raw: bytes, kind: str, text: str) -> None:
     assert decode_page(raw, kind) == text
+
+
+ARTICLE = """{{Infobox river|name=Spree|map={{Location map|Berlin}}}}
+[[File:Spree.jpg|thumb|The [[Spree]] in [[Berlin]]]]
+The '''Spree''' is a [[river|long river]] in [[Germany]].<ref name="a">{{cite web|url=x}}</ref> It is 400&nbsp;km<sup>2</sup> long.<ref name="b" />
+{| class="wikitable"
+! km || place
+|-
+| 1 || {{flag|DE}}
+|}
+== Course ==
+* It meets the [[Havel]] ([https://example.org the map], [[Star Wars: Episode I]]).
+<!-- nothing
+here -->[[Category:Rivers]]
+[[fr:Spree]]"""
+DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo/>
+<page><title>Spree</title><ns>0</ns><id>7</id><revision><id>1</id><timestamp>2026-01-01T00:00:00Z</timestamp><text>%s</text></revision></page>
+<page><title>Sprea</title><ns>0</ns><id>8</id><redirect title="Spree"/><revision><text>#REDIRECT [[Spree]]</text></revision></page>
+<page><title>Talk:Spree</title><ns>1</ns><id>9</id><revision><text>talk</text></revision></page>
+</mediawiki>"""
+
+
+def test_the_articles_of_a_wikipedia_dump_are_read_as_their_prose(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dump = (DUMP % escape(ARTICLE)).encode()
+    (tmp_path / "pages-articles.xml.bz2").write_bytes(bz2.compress(dump))
+    [kept] = read_rows(curate(tmp_path, None, "text", ["exact_dedup: {}"], "pages-articles.xml.bz2") / "final")
+    assert kept == {
+        "id": "7",
+        "title": "Spree",
+        "text": "The Spree is a long river in Germany. It is 400\u00a0km2 long.\nCourse\nIt meets the Havel (the map, Star Wars: Episode I).",
+        "date": "2026-01-01T00:00:00Z",
+    }
+    (tmp_path / "cut.xml").write_bytes(dump[:700])
+    (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text().replace("pages-articles.xml.bz2", "cut.xml"))
+    assert main(["curate", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "cut")]) == 3
+    assert "a dump of Wikipedia's articles was expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        "<ref>",
+        "<!--",
+        "{{",
+        "{|",
+        "[[",
+        "<",
+        "''",
+        "[//a ",
+        "<a ",
+        "<p",
+        "<![",
+        "<?",
+        '<a "',
+        "<script>",
+        "<title>",
+        "&",
+        "<a /",
+    ],
+)
+def test_an_article_that_closes_nothing_is_read_in_time(opened: str) -> None:
+    begun = time.process_time()
+    wikitext_to_text(opened * 20_000)
+    html_to_text(opened * 20_000)
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl.gz", "txt"])

@@ -1,12 +1,13 @@
-"""HTML to text, with Python's own parser: what a page says, block by block, without scripts, menus and forms.
+"""HTML to text: what a page says, block by block, without scripts, menus and forms.
 
 It keeps every block of the page's body; which of them are no text is for the quality filters. A page whose encoding is named wrongly
-is decoded as it says, with marks for what cannot be.
+is decoded as it says, with marks for what cannot be. Python's own html.parser (3.11) raises AssertionError on declarations that crawls
+have, and takes the square of the number of tags that are never closed.
 """
 
 import codecs
+import html
 import re
-from html.parser import HTMLParser
 
 _SKIPPED = frozenset((
     "script", "style", "noscript", "template", "head", "title", "svg", "math", "iframe", "object", "nav", "header", "footer", "aside",
@@ -21,17 +22,41 @@ _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{2,40}
 _HEAD_BYTES = 4096  # the standard looks at 1024
 _LATIN_1 = ("iso-8859-1", "latin-1", "latin1", "us-ascii", "ascii", "windows-1252")
 _SPACE = re.compile(r"[^\S\n]+")
+# Quoted values may hold any sign; where a quote is never closed, the tag is text.
+_TAG = re.compile(
+    r"<(?:(!--)|[!?][^<>]*>|(/?)([a-zA-Z][a-zA-Z0-9:-]*)(?:[\s/](?:[^<>\"']|\"[^\"]{0,2000}\"|'[^']{0,2000}')*)?>)"
+)
+_RAW_END = {name: re.compile(rf"</{name}\b[^<>]*>", re.IGNORECASE) for name in ("script", "style")}
 
 
-class _Reader(HTMLParser):
+class _Reader:
     """Collects the text of blocks. `skipped` names the open element whose content is left out, `depth` how often it is open."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self.skipped, self.depth, self.verbatim = "", 0, 0
 
-    def handle_starttag(self, tag: str, attrs: list) -> None:
+    def read(self, page: str) -> None:
+        place, has_comments = 0, True
+        while (match := _TAG.search(page, place)) is not None:
+            self.say(page[place : match.start()])
+            place = match.end()
+            comment, closing, tag = match.groups()
+            tag = (tag or "").lower()
+            if comment and has_comments:
+                end = page.find("-->", place)
+                has_comments = end >= 0
+                place = end + 3 if has_comments else place
+            elif tag in _RAW_END and not closing:
+                end = _RAW_END[tag].search(page, place)
+                place = end.end() if end is not None else len(page)
+            elif closing:
+                self.close(tag)
+            else:
+                self.open(tag)
+        self.say(page[place:])
+
+    def open(self, tag: str) -> None:
         if self.skipped == "head" and tag == "body":  # the head was never closed
             self.skipped = ""
         if self.skipped:
@@ -44,7 +69,7 @@ class _Reader(HTMLParser):
         elif tag in _CELLS:
             self.parts.append(" ")
 
-    def handle_endtag(self, tag: str) -> None:
+    def close(self, tag: str) -> None:
         if self.skipped:
             self.depth -= tag == self.skipped
             self.skipped = self.skipped if self.depth else ""
@@ -52,16 +77,16 @@ class _Reader(HTMLParser):
             self.parts.append("\n")
             self.verbatim = max(0, self.verbatim - (tag == "pre"))
 
-    def handle_data(self, data: str) -> None:
-        if not self.skipped:
-            self.parts.append(data if self.verbatim else data.replace("\n", " ").replace("\r", " "))
+    def say(self, text: str) -> None:
+        if text and not self.skipped:
+            text = text if self.verbatim else text.replace("\n", " ").replace("\r", " ")
+            self.parts.append(html.unescape(text))
 
 
 def html_to_text(page: str) -> str:
     """The text of a page, a line for each block."""
     reader = _Reader()
-    reader.feed(page)
-    reader.close()
+    reader.read(page)
     lines = (_SPACE.sub(" ", line).strip() for line in "".join(reader.parts).split("\n"))
     return "\n".join(line for line in lines if line)
 

@@ -4,6 +4,7 @@ A shard is one file: the unit of work and of output, so that results do not depe
 are streamed; what is no row is a DataError with its line, or, where the recipe says so, a removed row.
 """
 
+import bz2
 import gzip
 import json
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.curate.html import decode_page, html_to_text
+from alignment.curate.wikipedia import read_articles
 from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb
 from alignment.data.files import hash_file, read_file
 from alignment.data.sources import check_exists, expand_path
@@ -19,9 +21,10 @@ from alignment.errors import DataError
 from alignment.recipe.places import data_suffix, place_data
 from alignment.recipe.schema import CurateRecipe, CurateSourceSpec, EvalSetSpec
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet", ".xml")
 _STREAMED = (".jsonl",)
 _PAGES = ("text/plain", "text/html", "application/xhtml+xml")
+_OPEN = {".bz2": bz2.open, ".gz": gzip.open}
 _BATCH = 1000  # rows of a parquet batch
 
 
@@ -98,7 +101,7 @@ def describe_inputs(recipe: CurateRecipe, recipe_dir: Path, shards: Sequence[Sha
 
 def data_kind(path: Path) -> str | None:
     """`.jsonl` for `a.jsonl.gz`; None for what is not data."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = Path(path.name.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
     return suffix if suffix in SUFFIXES else None
 
 
@@ -111,6 +114,9 @@ def read_shard(shard: Shard) -> Iterator[RawRow]:
         yield from _read_parquet(shard.path)
     elif kind in (".warc", ".wet"):
         yield from _read_warc(shard.path)
+    elif kind == ".xml":
+        with _OPEN.get(shard.path.suffix, open)(shard.path, "rb") as file:
+            yield from (RawRow(number, row) for number, row in enumerate(read_articles(file, shard.path), 1))
     else:
         read = read_file(shard.path)
         for line, row in zip(read.lines, read.rows, strict=True):
