@@ -54,14 +54,20 @@ def write_raw(rows: list[tuple[str, str]]) -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Eight clean rows; of four dirty ones three are found, and one clean row more is taken for a duplicate."""
+    """Eight clean rows; of five dirty ones three are found, and one clean row more is taken for a duplicate."""
     monkeypatch.chdir(tmp_path)
     (STUDY / "data").mkdir(parents=True)
     (STUDY / "curate.yaml").write_text(CURATE)
     (STUDY / "tokenizer.yaml").write_text(TOKENIZER)
     (STUDY / "pipeline.yaml").write_text("stages:\n  - curate.yaml\n  - tokenizer.yaml\n")
     (STUDY / "data/evals.jsonl").write_text(json.dumps({"question": ITEM}) + "\n")
-    dirty = [(CLEAN[0].upper(), "copy"), (CLEAN[1], "copy"), (f"Quiz: {ITEM}?", "leaked"), ("#### ####", "noise")]
+    dirty = [
+        (CLEAN[0].upper(), "copy"),
+        (CLEAN[1], "copy"),
+        (f"Quiz: {ITEM}?", "leaked"),
+        ("#### ####", "noise"),
+        ("0 1 0", "noise"),
+    ]
     write_raw([*((text, "") for text in CLEAN), *dirty, (f"{CLEAN[2]}!", "")])
     return STUDY
 
@@ -78,11 +84,12 @@ def test_a_pipeline_curates_scores_skips_what_is_done_and_names_what_it_was_made
     assert verdicts() == ["new", "new"]
     assert run() == 0
     results = json.loads(Path("runs/clean/results.json").read_text())
-    assert results["curate/recall"] == results["curate/precision"] == 0.75  # 3 of 4 planted, 3 of 4 removed
+    assert results["curate/recall"] == 0.6  # 3 of 5 planted rows were removed
+    assert results["curate/precision"] == 0.75  # 3 of 4 removed rows were planted
     assert results["seconds/curate"] >= 0
     page = Path("runs/clean/report.html").read_text()
     assert "Curation" in page
-    assert "9 of 13 rows kept" in page
+    assert "10 of 14 rows kept" in page
     own = Path("runs/clean/curate/report.html").read_text()
     assert "what was planted" in own
     curated = read_receipt(Path("runs/clean/curate"))
