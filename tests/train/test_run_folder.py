@@ -49,7 +49,9 @@ def test_a_folder_in_use_is_refused(study, capsys) -> None:
     with locked(study / "runs/study/sft"):
         assert written.run("sft") == 5
         assert written.run("sft") == 5
-    assert capsys.readouterr().err.count(f"process {os.getpid()} on {socket.gethostname()} is at work in this folder") == 2
+    assert (
+        capsys.readouterr().err.count(f"process {os.getpid()} on {socket.gethostname()} is at work in this folder") == 2
+    )
     assert not (study / "runs/study/sft/.lock-holder").exists()
     # The refused command has changed nothing.
     assert json.loads((study / "runs/study/sft/exit.json").read_text())["code"] == 0
