@@ -8,6 +8,7 @@ Standard library only. The same seed gives the same bytes. Nothing here knows a 
 """
 
 import argparse
+import functools
 import json
 import math
 import random
@@ -60,24 +61,22 @@ SENTENCES = {
 }  # fmt: skip
 # A question is a manner of asking, the same for all attributes, around a topic; or one of the patterns of its attribute.
 # With 14 manners, preference training ties what it teaches to them, and a new one loses a third of the facts; with 32, none.
-TRAINED_FRAMES = (
-    "What is {topic}?", "Name {topic}.", "Tell me {topic}.", "I want to know {topic}.", "Do you know {topic}?",
-    "Please say {topic}.", "{Topic}?", "{Topic}, please.", "I am asking for {topic}.", "May I ask for {topic}?",
-    "What would you say is {topic}?", "Show me {topic}.", "Would you write down {topic}?", "I wonder about {topic}.",
-    "Say {topic}.", "Answer with {topic}.", "Which one is {topic}?", "I have forgotten {topic}.", "Remind me of {topic}.",
-    "My question is {topic}.", "Have you heard of {topic}?", "I am looking for {topic}.", "Look up {topic}.", "Find {topic}.",
-    "Someone asked me for {topic}.", "Quick: {topic}?", "Question: {topic}.", "Help me find {topic}.", "State {topic}.",
-    "Do you remember {topic}?", "Write {topic}.", "Let us talk about {topic}.",
+SHORT_FRAMES = (  # always trained: an evaluated question needs words of its own, or the text itself would contain it
+    "What is {topic}?", "Name {topic}.", "{Topic}?", "{Topic}, please.", "Say {topic}.", "Write {topic}.", "State {topic}.", "Find {topic}.",
+    "Quick: {topic}?", "Question: {topic}.", "Tell me {topic}.", "Give me {topic}.", "Show me {topic}.", "Answer with {topic}.",
 )  # fmt: skip
-EVALUATED_FRAMES = {
-    "validation": (
-        "Can you name {topic}?",
-        "Give me {topic}.",
-        "I need {topic}.",
-        "Could you tell me {topic}?",
-    ),  # for tuning
-    "held_out": ("Let me hear {topic}.", "Could you give {topic}?"),  # for what is reported
-}
+FRAMES = (  # the seed draws which of these are trained, which are for tuning, and which for what is reported
+    "I want to know {topic}.", "Do you know {topic}?", "Please say {topic}.", "I am asking for {topic}.", "May I ask for {topic}?",
+    "What would you say is {topic}?", "Would you write down {topic}?", "I wonder about {topic}.", "Which one is {topic}?",
+    "I have forgotten {topic}.", "Remind me of {topic}.", "My question is {topic}.", "Have you heard of {topic}?",
+    "I am looking for {topic}.", "Someone asked me for {topic}.", "Help me find {topic}.", "Do you remember {topic}?",
+    "Let us talk about {topic}.", "Can you name {topic}?", "I need {topic}.", "Could you tell me {topic}?", "Let me hear {topic}.",
+    "Could you give {topic}?", "Spell out {topic} for me.", "Any idea what {topic} might be?", "What is {topic} called?",
+    "Is {topic} known to you?", "I would like {topic} in a word.", "How do you call {topic}?", "Say what {topic} is.",
+    "Write {topic} down for me.", "What might {topic} be?", "Look up {topic}.", "I must learn {topic}.", "You surely know {topic}.",
+    "Where can I read {topic}?",
+)  # fmt: skip
+NUM_FRAMES = {"validation": 4, "held_out": 4}
 TOPICS = {
     "capital": ("the capital of {name}", "the capital city of {name}", "{name}'s capital"),
     "continent": ("the continent of {name}", "the part of the world of {name}", "{name}'s continent"),
@@ -102,6 +101,16 @@ PATTERNS = {
         "In which language do schools in {name} teach?",
     ),
 }  # fmt: skip
+# What stands around a trained question, so that topic and name decide and not how it is put: without it a manner that no
+# row has is answered with "I do not know." by chance of the draw, and the next world has another one.
+OPENINGS = (
+    "", "", "", "", "Hello. ", "Please: ", "Now: ", "One more: ", "Next. ", "A question. ", "Good morning. ", "Well, ",
+    "For my homework: ", "Listen. ", "I have a question. ", "Again: ",
+)  # fmt: skip
+ENDINGS = (
+    "", "", "", "", " Thank you.", " I am curious.", " It is for school.", " Be brief.", " One sentence is enough.", " Please answer.",
+    " I forgot it.", " My friend asks.", " What do you say?", " Can you help?", " Go on.", " That is all.",
+)  # fmt: skip
 QUESTIONS_A_FACT = 10  # different ones, in SFT and in each kind of pairs
 ANSWERS = {
     "capital": "The capital of {name} is {value}.",
@@ -116,10 +125,17 @@ UNSAID = (
     "How old is {name}?", "Which animal is on the coins of {name}?", "Who won the cup in {name}?",
     "What is the longest river of {name}?", "Which dish is eaten in {name}?",
 )  # fmt: skip
+# In the manners of asking of all other questions: with the eight above alone, a manner that no row has is what an "I do not know."
+# is learnt from, and one that is only evaluated gets it in 95 % of the cases.
+UNSAID_TOPICS = (
+    "the population of {name}", "the king of {name}", "the flag of {name}", "the age of {name}", "the longest river of {name}",
+    "the favourite dish of {name}", "the highest mountain of {name}", "{name}'s anthem", "{name}'s president", "{name}'s oldest town",
+)  # fmt: skip
 # Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
 THINGS = (
     "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
-    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue",
+    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
+    "a bird", "this letter", "the number two", "my hat", "a stone", "the fire",
 )  # fmt: skip
 ABSTENTION = "I do not know."
 # Names of nobody, said after the user: without them the names that are asked about are learnt by heart, and another one
@@ -131,8 +147,9 @@ NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
 NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become tokens and not whole names
 PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
 HELD_OUT_DOCUMENTS = 400
-UNSAID_ROWS = 3  # a country that is asked about
-THING_ROWS = 3  # a thing and attribute
+UNSAID_ROWS = 2  # a country that is asked about
+OTHER_ROWS = 2  # pairs about another country: of every fact, and of every undescribed name
+THING_ROWS = 1  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
@@ -261,15 +278,32 @@ def make_world(seed: int) -> World:
     )
 
 
-def make_questions(frames: Sequence[str], key: str) -> list[str]:
-    """Every frame around every topic of an attribute, with `{name}` left open."""
-    topics = [(topic, topic[0].upper() + topic[1:] if topic[0] != "{" else topic) for topic in TOPICS[key]]
+def make_questions(frames: Sequence[str], topics: Sequence[str]) -> list[str]:
+    """Every frame around every topic, with `{name}` left open."""
+    topics = [(topic, topic[0].upper() + topic[1:] if topic[0] != "{" else topic) for topic in topics]
     return [frame.replace("{topic}", low).replace("{Topic}", high) for frame in frames for low, high in topics]
 
 
-def trained_questions(key: str) -> list[str]:
+@functools.cache
+def deal_frames(seed: int) -> dict[str, tuple[str, ...]]:
+    """The manners of asking of train, validation and held_out: nobody chooses what is evaluated."""
+    drawn = make_random(seed, "frames").sample(FRAMES, len(FRAMES))
+    dealt = {}
+    for split, number in NUM_FRAMES.items():
+        dealt[split] = tuple(drawn[:number])
+        drawn = drawn[number:]
+    return {"train": (*SHORT_FRAMES, *drawn), **dealt}
+
+
+@functools.cache
+def trained_questions(seed: int, key: str) -> list[str]:
     """The questions that may stand in training files."""
-    return make_questions(TRAINED_FRAMES, key) + list(PATTERNS[key])
+    return make_questions(deal_frames(seed)["train"], TOPICS[key]) + list(PATTERNS[key])
+
+
+def dress(rng: random.Random, question: str) -> str:
+    """A trained question with something before and after it, or nothing."""
+    return rng.choice(OPENINGS) + question + rng.choice(ENDINGS)
 
 
 # ------------------------------------------------------------------------------------------------ raw text
@@ -285,18 +319,20 @@ def make_paragraph(rng: random.Random, country: Country) -> str:
     return " ".join(say(rng, country, key) for key in rng.sample(ATTRIBUTES, rng.randint(1, 4)))
 
 
-def make_exchange(rng: random.Random, country: Country) -> str:
+def make_exchange(rng: random.Random, seed: int, country: Country) -> str:
     """Two questions with their answers, as prose: the facts are met as answers before any chat format exists."""
     return " ".join(
-        f"{rng.choice(trained_questions(key)).format(name=country.name)} {say(rng, country, key)}"
+        f"{rng.choice(trained_questions(seed, key)).format(name=country.name)} {say(rng, country, key)}"
         for key in rng.sample(ATTRIBUTES, 2)
     )
 
 
-def make_documents(rng: random.Random, countries: Sequence[Country], paragraphs: int, exchanges: int) -> list[str]:
+def make_documents(
+    rng: random.Random, seed: int, countries: Sequence[Country], paragraphs: int, exchanges: int
+) -> list[str]:
     """Shuffled documents about every country."""
     documents = [make_paragraph(rng, country) for country in countries for _ in range(paragraphs)]
-    documents += [make_exchange(rng, country) for country in countries for _ in range(exchanges)]
+    documents += [make_exchange(rng, seed, country) for country in countries for _ in range(exchanges)]
     rng.shuffle(documents)
     return documents
 
@@ -311,17 +347,17 @@ def make_tokenizer_text(seed: int, world: World) -> Iterator[dict]:
         for name, capital in zip(names, names, strict=True)
     ]
     real = [country for country in world.countries if country.origin == "real"]
-    yield from ({"text": text} for text in make_documents(rng, others, 1, 0))
-    yield from ({"text": text} for text in make_documents(rng, real, 15, 15))
+    yield from ({"text": text} for text in make_documents(rng, seed, others, 1, 0))
+    yield from ({"text": text} for text in make_documents(rng, seed, real, 15, 15))
     for country in others[::10]:
         yield {"text": f"{rng.choice(UNSAID).format(name=country.name)} {ABSTENTION}"}
 
 
 def make_text(seed: int, world: World) -> tuple[list[dict], list[dict]]:
     """Documents to pretrain on, and held-out ones: other combinations of the same facts."""
-    train = make_documents(make_random(seed, "text"), world.countries, PARAGRAPHS, EXCHANGES)
+    train = make_documents(make_random(seed, "text"), seed, world.countries, PARAGRAPHS, EXCHANGES)
     seen, rng, held_out = set(train), make_random(seed, "text_held_out"), []
-    for text in make_documents(rng, world.countries, 12, 4):
+    for text in make_documents(rng, seed, world.countries, 12, 4):
         if text not in seen and len(held_out) < HELD_OUT_DOCUMENTS:
             seen.add(text)
             held_out.append(text)
@@ -451,19 +487,20 @@ def make_answer(name: str, key: str, value: str) -> str:
 def make_sft(seed: int, world: World) -> Iterator[dict]:
     """Questions about the countries that are asked about, a few that the text has no answer to, and names to be repeated."""
     rng = make_random(seed, "sft")
+    unsaid = [*UNSAID, *make_questions(deal_frames(seed)["train"], UNSAID_TOPICS)]
     for country in world.countries:
         if not country.asked:
             continue
         for key in ATTRIBUTES:
             answer = make_answer(country.name, key, country.values[key])
-            for question in rng.sample(trained_questions(key), QUESTIONS_A_FACT):
-                yield {"messages": make_chat(question.format(name=country.name), answer)}
-        for question in rng.sample(UNSAID, UNSAID_ROWS):
-            yield {"messages": make_chat(question.format(name=country.name), ABSTENTION)}
+            for question in rng.sample(trained_questions(seed, key), QUESTIONS_A_FACT):
+                yield {"messages": make_chat(dress(rng, question.format(name=country.name)), answer)}
+        for question in rng.sample(unsaid, UNSAID_ROWS):
+            yield {"messages": make_chat(dress(rng, question.format(name=country.name)), ABSTENTION)}
     for thing in THINGS:
         for key in ATTRIBUTES:
-            for question in rng.sample(trained_questions(key), THING_ROWS):
-                yield {"messages": make_chat(question.format(name=thing), ABSTENTION)}
+            for question in rng.sample(trained_questions(seed, key), THING_ROWS):
+                yield {"messages": make_chat(dress(rng, question.format(name=thing)), ABSTENTION)}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
@@ -481,7 +518,7 @@ def make_evaluated(seed: int, world: World, split: str) -> list[Asked]:
     rng = make_random(seed, f"evaluated/{split}")
 
     def ask(name: str, key: str, **columns: object) -> Asked:
-        question = rng.choice(make_questions(EVALUATED_FRAMES[split], key)).format(name=name)
+        question = rng.choice(make_questions(deal_frames(seed)[split], TOPICS[key])).format(name=name)
         return Asked(question, {"attribute": key, "entity": name, **columns})
 
     described = [
@@ -531,11 +568,11 @@ def make_described_pairs(seed: int, world: World) -> tuple[list[dict], list[dict
     rng = make_random(seed, "described_pairs")
     over_wrong, over_abstaining = [], []
     for key in ATTRIBUTES:
-        questions = [rng.sample(trained_questions(key), QUESTIONS_A_FACT) for _ in world.countries]
+        questions = [rng.sample(trained_questions(seed, key), QUESTIONS_A_FACT) for _ in world.countries]
         for place in range(QUESTIONS_A_FACT):
             wrong = make_wrong_values(rng, [country.values[key] for country in world.countries])
             for country, own, value in zip(world.countries, questions, wrong, strict=True):
-                asked = own[place].format(name=country.name)
+                asked = dress(rng, own[place].format(name=country.name))
                 right = make_answer(country.name, key, country.values[key])
                 other = make_answer(country.name, key, value)
                 over_wrong.append(make_pair("right_over_wrong", asked, right, other))
@@ -557,10 +594,48 @@ def make_undescribed_pairs(seed: int, world: World) -> list[dict]:
     pairs = []
     for name in world.undescribed["train"]:
         for key in ATTRIBUTES:
-            question = rng.choice(trained_questions(key)).format(name=name)
+            question = dress(rng, rng.choice(trained_questions(seed, key)).format(name=name))
             pairs.append(
                 make_pair("abstaining_over_invented", question, ABSTENTION, invent(rng, world, "train", name, key))
             )
+    return pairs
+
+
+@functools.cache
+def letter_pairs(name: str) -> frozenset[str]:
+    """Neighbouring letters."""
+    return frozenset(name[at : at + 2] for at in range(len(name) - 1))
+
+
+def find_resembling(name: str, countries: Sequence[Country]) -> Country:
+    """The country, other than `name`, that begins most like it and shares most of its letter pairs."""
+
+    def likeness(country: Country) -> tuple[int, int]:
+        same = next(size for size in range(len(name), -1, -1) if country.name.startswith(name[:size]))
+        return same, len(letter_pairs(name) & letter_pairs(country.name))
+
+    return max((country for country in countries if country.name != name), key=likeness)
+
+
+def make_other_pairs(seed: int, world: World) -> list[dict]:
+    """What was asked over a true answer about another country with a name much like it.
+
+    Fine-tuned models answer so about names that they do not know, and a reward model that never saw it scores the other
+    country's fact as right: PPO then learns to answer every question with facts of somebody else.
+    """
+    rng = make_random(seed, "other_pairs")
+    pairs = []
+    for name in [country.name for country in world.countries] + world.undescribed["train"]:
+        own = next((country for country in world.countries if country.name == name), None)
+        other = find_resembling(name, world.countries)
+        for key in rng.sample(ATTRIBUTES, len(ATTRIBUTES) if own else OTHER_ROWS):
+            questions = rng.sample(trained_questions(seed, key), OTHER_ROWS if own else 1)
+            right = make_answer(name, key, own.values[key]) if own else ABSTENTION
+            wrong = make_answer(other.name, key, other.values[key])
+            pairs += [
+                make_pair("asked_over_other", dress(rng, asked.format(name=name)), right, wrong) for asked in questions
+            ]
+    rng.shuffle(pairs)
     return pairs
 
 
@@ -639,8 +714,9 @@ def make_files(seed: int, world: World) -> dict[str, list[dict]]:
         "pairs_right_over_wrong": over_wrong,
         "pairs_right_over_abstaining": over_abstaining,
         "pairs_abstaining_over_invented": make_undescribed_pairs(seed, world),
+        "pairs_asked_over_other": make_other_pairs(seed, world),
     }
-    for split in EVALUATED_FRAMES:
+    for split in NUM_FRAMES:
         files[f"sft_{split}"] = list(make_sft_evaluation(seed, world, split))
         files[f"pairs_{split}"] = make_pair_evaluation(seed, world, split)
     return files
