@@ -76,7 +76,7 @@ def test_a_model_that_reads_less_than_the_rows_have_is_refused(tokenizer) -> Non
 
 def test_a_config_that_cannot_be_is_refused(tokenizer) -> None:
     with pytest.raises(RecipeError, match=r"model\.config"):
-        build_model(spec("llama", hidden_size=30), tokenizer, seed=0, max_length=64)
+        build_model(spec("llama", hidden_size=30, head_dim=8), tokenizer, seed=0, max_length=64)
 
 
 def test_a_reward_model_made_in_memory_has_the_body_of_its_model(tokenizer) -> None:

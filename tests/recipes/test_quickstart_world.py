@@ -263,9 +263,12 @@ def test_curation_takes_the_dirt_out_and_leaves_the_text(script, files, tmp_path
     kept = [json.loads(line) for line in (run / "final/00000.jsonl").read_text().splitlines()]
     clean = {row["text"] for row in files["text"]}
     assert len(clean - {row["text"] for row in kept}) < 0.001 * len(clean)
-    assert {row["truth"] for row in kept} <= {"", "near_duplicate", "other_language"}
+    assert {row["truth"] for row in kept} <= {"", "near_duplicate", "other_language", "leaked"}
     asked = evaluated_question(script, "held_out")
-    assert not [row for row in kept if asked.match(row["text"])]
+    # Four words are fewer than decontamination compares: "I need France's capital."
+    left = [found[0] for row in kept if (found := asked.match(row["text"]))]
+    assert all(len(question.split()) <= 4 for question in left)
+    assert len(left) < 0.1 * sum(row["truth"] == "leaked" for row in files["raw_text"])
 
 
 # ------------------------------------------------------------------------------------------------ pairs
