@@ -87,7 +87,7 @@ def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) ->
     out = folder / f"ours-{cell.name}-{run}"
     begun = time.time()
     measured, _ = run_command(
-        [sys.executable, "-m", "alignment", "train", str(folder / f"{cell.name}.yaml"), "--out", str(out)],
+        [sys.executable, "-m", "alignment", "train", str(folder / f"{cell.name}.yaml"), "--out", str(out), "--fresh"],
         folder,
         environment,
     )
