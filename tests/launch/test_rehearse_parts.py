@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from alignment.commands import rehearse as commands
 from alignment.data.formats import FORMATS, make_example
 from alignment.data.sources import find_source
 from alignment.data.templates import template_text
@@ -28,6 +29,12 @@ IDS = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 
 
 
 # ------------------------------------------------------------------------------------------------ architectures
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was run in this checkout must not be found."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -331,3 +338,11 @@ def test_a_template_that_comes_with_an_absent_tokenizer_is_stood_in_for_and_said
     said = {remark.what: remark.why for remark in read_built(tmp_path / "out").remarks}
     assert "chatml stood in" in said["chat template of openai-community/gpt2"]
     assert "the name says gpt2" in said["weights of openai-community/gpt2"]
+
+
+def test_a_pipeline_is_rehearsed_without_its_curation() -> None:
+    study = GALLERY / "quickstart"
+    assert load_recipe(study / "curate.yaml").stage == "curate"
+    found = commands.find_recipes(study / "pipeline.yaml")
+    assert [path.name for path in found][:2] == ["tokenizer.yaml", "pretrain.yaml"]
+    assert commands.find_recipes(study / "curate.yaml") == [study / "curate.yaml"]
