@@ -104,6 +104,14 @@ def test_local_rows_of_another_machine_are_named_with_the_folder_that_has_them(c
     assert load_recipe(Path("reproduced-sft/tokenizer.yaml")).data.train[0].path == "../mine/data/text.jsonl"
 
 
+def test_a_data_folder_that_is_not_there_is_refused_before_anything_is_written(
+    chain: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["reproduce", "runs/study/sft", "--data", "elsewhere"]) == 2
+    assert capsys.readouterr().err.startswith("--data: elsewhere is no folder; ")
+    assert not Path("reproduced-sft").exists()
+
+
 def test_the_second_result_stands_beside_the_first(chain: Path, tmp_path: Path) -> None:
     origin = read_origin("runs/study/sft")
     assert compare_receipts(origin, chain) == [

@@ -227,6 +227,19 @@ def test_the_recipe_and_each_file_of_its_data_are_compared_by_content(tmp_path):
     assert describe_recipe(recipe)["recipe"] != first["recipe"]
 
 
+def test_data_that_a_run_has_made_is_looked_for_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "t.yaml"
+    recipe.write_text(
+        "stage: tokenizer\ntokenizer:\n  vocab_size: 300\ndata:\n  train:\n    - path: runs/s/curate/final\n      format: text\n"
+    )
+    assert describe_recipe(recipe)["data"] == {"runs/s/curate/final": "not here"}
+    (tmp_path / "runs/s/curate/final").mkdir(parents=True)
+    (tmp_path / "runs/s/curate/final/00000.jsonl").write_text('{"text": "a"}\n')
+    assert len(describe_recipe(recipe)["data"]["runs/s/curate/final"]) == 12
+
+
 def test_code_is_compared_by_content():
     assert hash_code() == hash_code()
     assert compare({0: {"code": "a"}, 1: {"code": "b"}})[0].machine == 1

@@ -43,13 +43,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_recipes(path: Path) -> list[Path]:
-    """The file itself; of a pipeline its recipes, of a folder all that have something to rehearse."""
+    """The file itself; of a pipeline, or of a folder, all recipes that have something to rehearse: a curation has not."""
     from alignment.recipe.loader import load_recipe
     from alignment.recipe.pipeline import is_pipeline, load_pipeline
 
-    if not path.is_dir():
-        return list(load_pipeline(path).recipes) if path.is_file() and is_pipeline(path) else [path]
-    files = [file for file in sorted(path.glob("*.yaml")) if not is_pipeline(file)]
+    if path.is_dir():
+        files = [file for file in sorted(path.glob("*.yaml")) if not is_pipeline(file)]
+    elif path.is_file() and is_pipeline(path):
+        files = load_pipeline(path).recipes
+    else:
+        return [path]
     found = [file for file in files if load_recipe(file).stage != "curate"]
     if not found:
         raise RecipeError(

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from alignment.errors import RecipeError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="RUN|HUB_ID", help="a finished run's folder, or a model that push published")
@@ -19,6 +21,10 @@ def run(args: argparse.Namespace) -> int:
     """Writes the study and says what differs here; with --run also what came out. Returns the exit code of the pipeline."""
     from alignment.hub.reproduce import compare_receipts, find_data_root, find_obstacles, read_origin, write_study
 
+    if args.data is not None and not args.data.is_dir():
+        raise RecipeError(
+            f"--data: {args.data} is no folder; the one that the recipes' data paths are relative to was expected. Correct it."
+        )
     origin = read_origin(args.target, args.revision)
     folder = args.out or Path(f"reproduced-{Path(args.target).name}")
     paths = write_study(origin, folder, args.data or find_data_root(origin))

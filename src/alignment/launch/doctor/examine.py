@@ -23,6 +23,7 @@ from alignment.launch.doctor.peers import Meeting, Place, check_shared_folder, e
 from alignment.launch.environment import has_gpu
 from alignment.launch.inputs import named_sources
 from alignment.recipe.loader import load_recipe
+from alignment.recipe.places import place_data
 from alignment.recipe.resolved import recipe_hash, run_folder
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def describe_recipe(recipe_path: Path) -> dict[str, Any]:
     recipe = load_recipe(recipe_path)
     data = {}
     for split, spec in named_sources(recipe):
-        path = recipe_path.resolve().parent / Path(os.path.expandvars(spec.path)).expanduser()
+        path = place_data(os.path.expandvars(spec.path), recipe_path.resolve().parent)
         if not path.exists():
             data[spec.path] = "not here"
             continue
