@@ -15,26 +15,10 @@ from alignment.launch.request import TrainRequest
 from alignment.launch.worker import run_worker
 from alignment.recipe.loader import load_recipe
 from alignment.train.seal import newest_sealed
+from tests.ragged_rows import write_rows
 
 CONFIGS = Path(__file__).parents[2] / "accelerate_configs"
 STEPS = 6
-WORDS = [
-    "the",
-    "a",
-    "red",
-    "blue",
-    "small",
-    "old",
-    "bird",
-    "river",
-    "stone",
-    "sings",
-    "falls",
-    "waits",
-    "under",
-    "over",
-    "near",
-]
 TRAIN = f"""
 train:
   max_steps: {STEPS}
@@ -67,31 +51,13 @@ RECIPES = {
 STAGES = ["pretrain", "sft", "sft-lora", "reward", "dpo", "ppo"]
 
 
-def make_rows(kind: str) -> list[dict]:
-    import random
-
-    draw = random.Random(kind)
-
-    def words() -> str:
-        return " ".join(draw.choices(WORDS, k=draw.randint(3, 16)))
-
-    makers = {
-        "text": lambda: {"text": words()},
-        "chats": lambda: {"messages": [{"role": role, "content": words()} for role in ("user", "assistant")]},
-        "pairs": lambda: {"prompt": words(), "chosen": words(), "rejected": words()},
-        "prompts": lambda: {"prompt": words()},
-    }
-    return [makers[kind]() for _ in range(40)]
-
-
 def write_study(root: Path) -> Path:
     """recipes/faults below `root`."""
     folder = root / "recipes/faults"
     folder.mkdir(parents=True)
     for name, text in RECIPES.items():
         (folder / f"{name}.yaml").write_text(text)
-    for kind in ("text", "chats", "pairs", "prompts"):
-        (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_rows(kind)))
+    write_rows(folder, ("text", "chats", "pairs", "prompts"), 40, 16)
     return folder
 
 

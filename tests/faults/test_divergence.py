@@ -7,6 +7,8 @@ import fault_runs as runs
 import pytest
 from injected import Fault
 
+from tests.ragged_rows import WORDS
+
 SLOW = pytest.mark.slow
 
 
@@ -30,7 +32,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_rows_of_its_forward_pass(stu
     assert [one["loss"] == "nan" for one in found["passes"]] == [False, True]
     assert len(found["passes"][1]["rows"]) == 2
     assert list(found["texts"]) == [str(row) for row in found["passes"][1]["rows"]]
-    assert all(any(word in text for word in runs.WORDS) for text in found["texts"].values())
+    assert all(any(word in text for word in WORDS) for text in found["texts"].values())
 
 
 def test_the_rows_are_those_that_were_read(study, monkeypatch) -> None:

@@ -7,7 +7,6 @@ from alignment.data.sources import find_source
 from alignment.launch.environment import settle_environment
 from alignment.launch.inputs import named_sources
 from alignment.launch.request import TrainRequest
-from alignment.launch.start import find_run_dir
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.resolved import recipe_hash
 from alignment.report.parents import describe_parents
@@ -48,7 +47,7 @@ def pretend_to_train(request: TrainRequest) -> int:
     environment = settle_environment()
     if environment.rank:
         return 0
-    recipe, run_dir = load_recipe(request.recipe_path), find_run_dir(request)
+    recipe, run_dir = load_recipe(request.recipe_path), request.run_dir
     if request.fresh:
         set_aside(run_dir)
     how = judge_run(recipe, run_dir)

@@ -5,7 +5,6 @@ Only the end is left out, where the result is written and read back by a fresh p
 
 import json
 import os
-import random
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -16,26 +15,10 @@ import pytest
 from alignment.launch.ranks import preload, run_ranks
 from alignment.launch.request import TrainRequest
 from alignment.launch.worker import run_worker
+from tests.ragged_rows import write_rows
 
 STEPS, NUM_ROWS = 30, 90  # 240 positions: two whole epochs and a part of the third
 STRATEGIES = ["ddp", "zero3", "fsdp2"]
-WORDS = [
-    "the",
-    "a",
-    "red",
-    "blue",
-    "small",
-    "old",
-    "bird",
-    "river",
-    "stone",
-    "sings",
-    "falls",
-    "waits",
-    "under",
-    "over",
-    "near",
-]
 
 TRAIN = f"""
 train:
@@ -66,21 +49,6 @@ RECIPES = {
 }  # fmt: skip
 
 
-def make_rows(kind: str) -> list[dict]:
-    """Rows of 3 to 24 words."""
-    draw = random.Random(kind)
-
-    def words() -> str:
-        return " ".join(draw.choices(WORDS, k=draw.randint(3, 24)))
-
-    makers = {
-        "text": lambda: {"text": words()},
-        "chats": lambda: {"messages": [{"role": role, "content": words()} for role in ("user", "assistant")]},
-        "pairs": lambda: {"prompt": words(), "chosen": words(), "rejected": words()},
-    }
-    return [makers[kind]() for _ in range(NUM_ROWS)]
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with recipes/same, and the runs of tokenizer and pretraining that the other stages start from."""
@@ -89,8 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True)
     for name, text in RECIPES.items():
         (folder / f"{name}.yaml").write_text(text)
-    for kind in ("text", "chats", "pairs"):
-        (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_rows(kind)))
+    write_rows(folder, ("text", "chats", "pairs"), NUM_ROWS, 24)
     preload(["sft", "reward", "dpo"])
     for name in ("tokenizer", "pretrain"):
         assert run_ranks(lambda name=name: work(root, name), config=None, num_processes=1, log_dir=root / name) == 0

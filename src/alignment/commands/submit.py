@@ -1,30 +1,21 @@
 """`alignment submit`: a recipe as a SLURM job, a pipeline as a chain of jobs; --dry_run shows their scripts."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from alignment.commands.train import add_launch_arguments
-from alignment.launch.request import TrainRequest
+from alignment.commands.train import add_recipe_arguments, make_request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", type=Path, metavar="RECIPE|PIPELINE", help="a recipe, a pipeline, or the folder of one"
     )
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="set a key of the recipe"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/STUDY/RECIPE)")
-    add_launch_arguments(parser)
+    add_recipe_arguments(parser)
     parser.add_argument(
         "--push", metavar="ORG", help="publish as ORG/STUDY-STAGE, private, in a job after the last one"
     )
     _add_slurm_arguments(parser)
     parser.add_argument("--dry_run", action="store_true", help="show the scripts; nothing is written or submitted")
-    parser.add_argument(
-        "accelerate_args", nargs="*", metavar="-- ARGS", help="further arguments of accelerate launch, after --"
-    )
 
 
 def _add_slurm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,18 +60,7 @@ def run(args: argparse.Namespace) -> int:
         setup=tuple(args.setup),
     )
     check_resources(resources)
-    request = TrainRequest(
-        recipe_path=args.recipe,
-        overrides=tuple(args.overrides),
-        out=args.out,
-        accelerate_config=args.accelerate_config,
-        num_processes=args.num_processes,
-        report_to=args.report_to,
-        fresh=args.fresh,
-        command=("alignment", *sys.argv[1:]),
-        accelerate_args=tuple(args.accelerate_args),
-    )
-    chain = make_chain(request, resources, push=args.push, after=args.after)
+    chain = make_chain(make_request(args), resources, push=args.push, after=args.after)
     for run_dir in chain.done:
         print(f"done: {run_dir}")
     if args.dry_run:

@@ -1,6 +1,5 @@
 """What there is to submit: for a recipe one job, for a pipeline those of the stages that are not done, and what comes after them."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +10,12 @@ from alignment.launch.inputs import describe_missing, find_missing
 from alignment.launch.request import TrainRequest
 from alignment.launch.slurm import Job, Resources, make_command_job, make_push_job, make_train_job
 from alignment.launch.stages import Stage, check_stages, judge_stage, load_stages
-from alignment.launch.start import find_run_dir
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.pipeline import is_pipeline, load_pipeline
 from alignment.recipe.schema import Recipe
 from alignment.report.parents import named_parents
-from alignment.train.run_folder import judge_run, locked, set_aside
+from alignment.train.run_folder import clear, judge_run
 
-logger = logging.getLogger(__name__)
 _WITHOUT_MODEL = ("curate", "tokenizer")
 
 
@@ -54,10 +51,7 @@ def make_chain(
 def clear_the_way(chain: Chain) -> None:
     """Sets old runs aside, which the jobs make anew; nothing is ever deleted."""
     for run_dir in chain.set_aside:
-        with locked(run_dir):
-            aside = set_aside(run_dir)
-        if aside:
-            logger.info("%s was set aside as %s", run_dir, aside)
+        clear(run_dir)
 
 
 def _chain_recipe(request: TrainRequest, resources: Resources, push: str | None, after: str | None) -> Chain:
@@ -66,7 +60,7 @@ def _chain_recipe(request: TrainRequest, resources: Resources, push: str | None,
     if missing:
         kind = DataError if any(one.is_data for one in missing) else RecipeError
         raise kind(describe_missing(missing, request.recipe_path.parent))
-    run_dir = find_run_dir(request)
+    run_dir = request.run_dir
     is_done = not request.fresh and judge_run(recipe, run_dir) == "done"
     jobs = [] if is_done else [_job(request, recipe, run_dir, resources)]
     if push is not None:

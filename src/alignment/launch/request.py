@@ -1,7 +1,10 @@
 """What the command line asks of `alignment train`, as every process of the launch sees it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+from alignment.recipe.resolved import run_folder
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,13 @@ class TrainRequest:
     fresh: bool = False  # set an existing run aside and start anew
     command: tuple[str, ...] = ()  # as the user gave it
     accelerate_args: tuple[str, ...] = ()  # after `--`, for accelerate
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return Path(self.out) if self.out else run_folder(self.recipe_path)
+
+    @property
+    def resume_command(self) -> str:
+        """What continues the run, for exit.json."""
+        return shlex.join(self.command) or f"alignment train {self.recipe_path}"

@@ -16,10 +16,9 @@ from alignment.launch.request import TrainRequest
 from alignment.launch.restarts import DEFECT, max_restarts, supervise
 from alignment.launch.worker import run_worker, set_up_logging
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.resolved import run_folder
 from alignment.recipe.schema import Recipe
 from alignment.train.heartbeat import LOGS, Watch
-from alignment.train.run_folder import judge_run, locked, set_aside
+from alignment.train.run_folder import clear, judge_run
 
 logger = logging.getLogger(__name__)
 SEVERAL = "ddp"  # what several processes mean when no config is named
@@ -84,7 +83,7 @@ def launch_ranks(request: TrainRequest, recipe: Recipe, config: LaunchConfig | N
     """Runs the stage in CPU ranks forked from this process; in one process without a group where there is no config."""
     from alignment.launch.ranks import preload, run_ranks
 
-    run_dir = find_run_dir(request)
+    run_dir = request.run_dir
     if not _open_folder(request, recipe, run_dir):
         return 0
     # Results do not depend on the number of processes; more than there are cores would only be slower.
@@ -104,19 +103,9 @@ def launch_ranks(request: TrainRequest, recipe: Recipe, config: LaunchConfig | N
         ),
         recipe=recipe,
         run_dir=run_dir,
-        command=resume_command(request),
+        command=request.resume_command,
         lost_codes=(LaunchError.code,),
     )
-
-
-def find_run_dir(request: TrainRequest) -> Path:
-    """The run folder of a request."""
-    return Path(request.out) if request.out else run_folder(request.recipe_path)
-
-
-def resume_command(request: TrainRequest) -> str:
-    """What continues the run, for exit.json."""
-    return shlex.join(request.command) or f"alignment train {request.recipe_path}"
 
 
 def _open_folder(request: TrainRequest, recipe: Recipe, run_dir: Path) -> bool:
@@ -125,10 +114,7 @@ def _open_folder(request: TrainRequest, recipe: Recipe, run_dir: Path) -> bool:
     Before any rank starts: their logs are in the folder, and a refusal keeps its exit code.
     """
     if request.fresh:
-        with locked(run_dir):
-            aside = set_aside(run_dir)
-        if aside:
-            logger.info("%s was set aside as %s", run_dir, aside)
+        clear(run_dir)
     if judge_run(recipe, run_dir) == "done":
         logger.info("%s: finished already", run_dir)
         return False
@@ -143,7 +129,7 @@ def launch_processes(request: TrainRequest, recipe: Recipe, config: LaunchConfig
 
     accelerate turns every failure into 1; the exit code is the one that rank 0 wrote to exit.json.
     """
-    run_dir, several_machines = find_run_dir(request), (request.num_machines or 1) > 1
+    run_dir, several_machines = request.run_dir, (request.num_machines or 1) > 1
     # Over several machines rank 0 decides: each of them runs this function on one folder.
     if not several_machines:
         if not _open_folder(request, recipe, run_dir):
@@ -156,7 +142,7 @@ def launch_processes(request: TrainRequest, recipe: Recipe, config: LaunchConfig
         lambda watch: run_child(command, watch),
         recipe=recipe,
         run_dir=run_dir,
-        command=resume_command(request),
+        command=request.resume_command,
         lost_codes=() if several_machines else (DEFECT, LaunchError.code),
     )
 

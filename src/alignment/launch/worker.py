@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -21,10 +20,9 @@ from alignment.errors import AlignmentError, LaunchError, RecipeError
 from alignment.launch.environment import LaunchEnvironment, settle_environment
 from alignment.launch.request import TrainRequest
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.resolved import run_folder
 from alignment.recipe.schema import Recipe
 from alignment.train.heartbeat import Hang
-from alignment.train.run_folder import judge_run, locked, prepared_folder, set_aside, write_exit, write_start
+from alignment.train.run_folder import clear, judge_run, locked, prepared_folder, write_exit, write_start
 from alignment.train.stopping import StopRequest, listening
 
 logger = logging.getLogger("alignment")
@@ -42,10 +40,9 @@ def run_worker(request: TrainRequest) -> int:
     """
     environment = settle_environment()
     set_up_logging(environment.rank)
-    run_dir = Path(request.out) if request.out else run_folder(request.recipe_path)
     try:
         with listening() as stop:
-            return _work(request, run_dir, environment, stop)
+            return _work(request, request.run_dir, environment, stop)
     except AlignmentError as error:
         print(f"rank {environment.rank}: {error}" if environment.rank else str(error), file=sys.stderr, flush=True)
         return error.code
@@ -60,10 +57,7 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, 
         return 0 if verdict != REFUSED else RecipeError.code
     with contextlib.ExitStack() as stack:
         if request.fresh:
-            with locked(run_dir):
-                aside = set_aside(run_dir)
-            if aside:
-                logger.info("%s was set aside as %s", run_dir, aside)
+            clear(run_dir)
         stack.enter_context(locked(run_dir))
         try:
             verdict = judge_run(recipe, run_dir)
@@ -94,8 +88,7 @@ def noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
         code, reason = INTERRUPTED, "interrupted from the keyboard"
         raise
     finally:
-        command = shlex.join(request.command) or f"alignment train {request.recipe_path}"
-        write_exit(run_dir, code, reason, command if code else "")
+        write_exit(run_dir, code, reason, request.resume_command if code else "")
 
 
 def _run(
@@ -143,8 +136,7 @@ def _run(
 def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:
     """Ends this process from the thread that found the hang."""
     print(hang, file=sys.stderr, flush=True)
-    command = shlex.join(request.command) or f"alignment train {request.recipe_path}"
-    write_exit(run_dir, LaunchError.code, str(hang), command)
+    write_exit(run_dir, LaunchError.code, str(hang), request.resume_command)
     os._exit(LaunchError.code)
 
 

@@ -27,6 +27,7 @@ from alignment.models.load import AUTO_CLASSES, BASE_FILE, read_base, whole_weig
 from alignment.models.lora import merge_adapter, save_adapter
 from alignment.models.probe import TOLERANCE, make_prompts, probe, probe_gap, without_autocast
 from alignment.train.policy import Policy, load_whole
+from alignment.train.run_folder import share_weights
 from alignment.train.training import Training
 
 logger = logging.getLogger(__name__)
@@ -272,14 +273,7 @@ def _save_whole(
             pad_token_id=training.prepared.manifest["pad_id"],
         )
     model.save_pretrained(str(folder), state_dict=state)
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o666 & ~_umask())  # safetensors 0.8 writes 0600, which colleagues on a cluster cannot read
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    share_weights(folder)
 
 
 def _give_names(run_dir: Path, folder: Path) -> None:

@@ -8,7 +8,6 @@ been read in any case.
 import errno
 import logging
 import math
-import os
 import shutil
 import time
 from typing import Any
@@ -22,6 +21,7 @@ from alignment.errors import LaunchError, Preempted
 from alignment.recipe.resolved import recipe_hash
 from alignment.train import divergence, seal
 from alignment.train.heartbeat import Heartbeat, Watch, watch_oneself
+from alignment.train.run_folder import share_weights
 from alignment.train.training import Training
 
 logger = logging.getLogger(__name__)
@@ -225,9 +225,7 @@ class Guard(TrainerCallback):
         path = self.folder / f"checkpoint-{state.global_step}"
         # A pickle of all arguments, which nothing here reads; checkpoints get copied and uploaded.
         (path / "training_args.bin").unlink(missing_ok=True)
-        mode = 0o666 & ~read_umask()
-        for file in path.rglob("*.safetensors"):
-            file.chmod(mode)  # safetensors 0.8 writes 0600
+        share_weights(path)
         facts = {
             "step": state.global_step,
             "strategy": context.strategy,
@@ -309,10 +307,3 @@ def _no_room(found: str) -> LaunchError:
         f"checkpoints/: the disk is full ({found}); room for one more checkpoint was expected. Earlier ones are kept. Make room, or lower "
         "train.save_total_limit; the same command goes on."
     )
-
-
-def read_umask() -> int:
-    """This process's umask."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,6 +9,7 @@ What the stages write into it is theirs. Nothing here imports torch.
 
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from alignment.report.parents import describe_parents
 from alignment.report.receipt import RECEIPT, read_receipt
 from alignment.report.run_files import DATA_MANIFEST, RECIPE, read_json
 
+logger = logging.getLogger(__name__)
 EXIT = "exit.json"
 LOCK = ".lock"
 HOLDER = ".lock-holder"  # a file of its own: whoever tries the lock empties that one
@@ -119,6 +121,26 @@ def set_aside(run_dir: Path) -> Path | None:
         return None
     number = next(n for n in range(1, 10_000) if not run_dir.with_name(f"{run_dir.name}.old-{n}").exists())
     return run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{number}"))
+
+
+def clear(run_dir: Path) -> None:
+    """Sets an existing run aside, as `--fresh` asks, and says so.
+
+    Raises:
+        LaunchError: another command works on it.
+    """
+    with locked(run_dir):
+        aside = set_aside(run_dir)
+    if aside:
+        logger.info("%s was set aside as %s", run_dir, aside)
+
+
+def share_weights(folder: Path) -> None:
+    """Weights get the mode that the umask gives other files: safetensors 0.8 writes 0600, which colleagues on a cluster cannot read."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
 
 
 @contextlib.contextmanager

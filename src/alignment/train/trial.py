@@ -49,7 +49,7 @@ def estimate_bytes(training: Training, trainer: Trainer) -> int:
     train = training.recipe.train
     total, trained = 0, 0
     for parameter in trainer.model.parameters():
-        number = parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
+        number = _numel(parameter)
         total += number
         trained += number if parameter.requires_grad else 0
     whole = trained == total
@@ -95,6 +95,7 @@ def try_saving(training: Training, trainer: Trainer, policies: Sequence[Policy])
 
 
 def _numel(parameter: torch.nn.Parameter) -> int:
+    """Of the whole tensor, also where ZeRO-3 has dealt it out."""
     return parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
 
 
