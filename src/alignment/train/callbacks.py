@@ -21,17 +21,21 @@ NOT_LOGGED = ("num_tokens", "epoch", "total_flos")
 
 
 class FiniteGate(TrainerCallback):
-    """Ends the run when the held-out loss is not a number. Those of a step are `guard.py`'s, before they are logged."""
+    """Ends the run when a loss or gradient norm that is logged is not a number. transformers would log 0.0 and train on.
+
+    `guard.py` sees those of every step before this; this is for the held-out loss, and for a trainer without a guard.
+    """
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
     ) -> None:
-        value = (logs or {}).get("eval_loss")
-        if value is not None and not math.isfinite(float(value)):
-            raise DivergedError(
-                f"step {state.global_step}: eval_loss is {value}; expected a finite number. Look at the rows of data.eval, or lower "
-                "train.learning_rate; no weights were saved after it."
-            )
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(float(value)):
+                raise DivergedError(
+                    f"step {state.global_step}: {name} is {value}; expected a finite number. Lower train.learning_rate, "
+                    "or look at the rows of this step; no weights were saved after it."
+                )
 
 
 class FirstStepGate(TrainerCallback):
