@@ -108,9 +108,11 @@ def test_probes_of_other_shapes_or_numbers_are_infinitely_apart() -> None:
     assert probe_gap(one, {"outputs": [[1.0, 1.0]], "hidden": [[1.0]]}) == pytest.approx(0.5)
 
 
-def test_autocast_is_taken_off_and_put_back(tokenizer) -> None:
+def test_autocast_is_taken_off_and_put_back(tokenizer, monkeypatch) -> None:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # another test may have set this process to another precision
     model = build_model(spec("llama"), tokenizer, seed=0, max_length=64)
     prompts = make_prompts(len(tokenizer))
     exact = probe(model, prompts)
