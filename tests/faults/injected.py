@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hang": signal.SIGSTOP}
+SPOILT = {"nan_loss": math.nan, "inf_loss": math.inf, "loss_spike": 100.0}  # what the loss is multiplied by
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Fault:
     """What goes wrong, and when.
 
     Attributes:
-        kind: kill, term, int, hang (SIGSTOP); nan_loss, inf_loss, nan_gradient; memory; disk.
+        kind: kill, term, int, hang (SIGSTOP); nan_loss, inf_loss, loss_spike, nan_gradient; memory; disk.
         step: the optimizer step in which it does, from 1.
         where: step (a forward pass), save (in the middle of a checkpoint) or seal (written, not sealed yet).
         micro: forward pass of the step.
@@ -64,8 +65,8 @@ def _in_a_step(fault: Fault) -> None:
             return real(self, *args, **kwargs)
         if (step, micro) != (fault.step, fault.micro) or not _is_due(fault):
             return real(self, *args, **kwargs)
-        if fault.kind in ("nan_loss", "inf_loss"):
-            return _spoil_loss(self, real, math.nan if fault.kind == "nan_loss" else math.inf, args, kwargs)
+        if fault.kind in SPOILT:
+            return _spoil_loss(self, real, SPOILT[fault.kind], args, kwargs)
         if fault.kind == "nan_gradient":
             loss = real(self, *args, **kwargs)
             next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(math.nan)

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not a number stops the run, names the rows and keeps the last good checkpoint (N1, N2)."""
+"""A loss or gradient that is not a number stops the run, names the rows and keeps the last good checkpoint (N1, N2, N3)."""
 
 import json
 import math
@@ -84,6 +84,21 @@ def test_the_same_command_goes_on_from_the_good_checkpoint(study, uninterrupted)
     assert runs.train(study, "sft-lora", "mended", fault=Fault("nan_gradient", 3)) == 4
     assert runs.train(study, "sft-lora", "mended") == 0
     assert runs.final_hash(study, "mended") == uninterrupted("sft-lora")
+
+
+def test_a_loss_spike_is_said_or_ends_the_run_which_then_goes_on(study) -> None:
+    """In the loss of all ranks, though one has it (N3)."""
+    keys, fault = ("train.max_steps=14",), Fault("loss_spike", 12, rank=1)
+    stop = "train.on_loss_spike=stop"
+    assert runs.train(study, "sft", "spike", *keys, stop, strategy="ddp", fault=fault) == 4
+    reason = runs.read_exit(study, "spike")["reason"]
+    assert reason.startswith("step 12: alert loss_spike: loss is ")
+    assert "the median of the 11 lines before" in reason
+    assert sorted(runs.checkpoints(study, "spike")) == ["checkpoint-10", "checkpoint-8"]
+    assert runs.train(study, "sft", "spike", *keys, strategy="ddp", fault=fault) == 0  # the same run with another rule
+    notes = json.loads((study / "runs/spike/incidents.json").read_text())["notes"]
+    assert [note.partition(": loss")[0] for note in notes] == ["step 12: alert loss_spike"]
+    assert len(runs.losses(study, "spike")) == 14
 
 
 def test_rows_without_anything_to_learn_are_refused_before_training(study) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_" + "a" * 34
 LFS_SUFFIXES = (".safetensors", "tokenizer.json")
@@ -58,7 +58,7 @@ class Repository:
 class LocalHub:
     """The server and what it holds. `faults[KIND]` is a queue of what goes wrong next: a status, drop, drop_after or slow.
 
-    Kinds: create, preupload, batch, put, commit, tree, tag.
+    Kinds: create, preupload, batch, put, commit, tree, tag, read. A dataset is the repository `datasets/NAME`.
     """
 
     def __init__(self, xet: str | None = None) -> None:
@@ -231,16 +231,34 @@ def info(handler: _Handler, body: bytes, repository: Repository, repo: str, rev:
 
 
 @_needs_repository
-def tree(handler: _Handler, body: bytes, repository: Repository, repo: str, rev: str):
+def tree(handler: _Handler, body: bytes, repository: Repository, repo: str, rev: str, folder: str | None = None):
     if repository.resolve(rev) is None:
         return _no(404, "RevisionNotFound", "Invalid rev")
+    start = f"{folder}/" if folder else ""
+    below = {name: blob for name, blob in repository.files(rev).items() if name.startswith(start)}
+    if folder and not below:
+        return _no(404, "EntryNotFound", "Entry not found")
+    if "recursive=true" in urlsplit(handler.path).query.lower():
+        return 200, _entries(below)
+    direct = {name: blob for name, blob in below.items() if "/" not in name.removeprefix(start)}
+    folders = {start + name.removeprefix(start).partition("/")[0] for name in below if name not in direct}
+    return 200, [*_entries(direct), *({"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders))]
+
+
+@_needs_repository
+def paths_info(handler: _Handler, body: bytes, repository: Repository, repo: str, rev: str):
+    asked = parse_qs(body.decode())["paths"]
+    return 200, _entries({name: blob for name, blob in repository.files(rev).items() if name in asked})
+
+
+def _entries(files: dict[str, Blob]) -> list[dict]:
     entries = []
-    for name, blob in repository.files(rev).items():
+    for name, blob in files.items():
         entry = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.git}
         if name.endswith(LFS_SUFFIXES):
             entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 130}
         entries.append(entry)
-    return 200, entries
+    return entries
 
 
 @_needs_token
@@ -351,6 +369,10 @@ def download(handler: _Handler, body: bytes, repository: Repository, repo: str, 
     if blob is None:
         return _no(404, "EntryNotFound", "Entry not found")
     headers = {"X-Repo-Commit": name, "ETag": f'"{blob.sha256}"', "Accept-Ranges": "bytes"}
+    if part := re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", "")):
+        start, end = int(part[1]), min(int(part[2] or len(blob.data) - 1), len(blob.data) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(blob.data)}"
+        return 206, blob.data[start : end + 1], headers
     return 200, blob.data, headers
 
 
@@ -360,6 +382,7 @@ def yaml_is_fine(handler: _Handler, body: bytes):
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _API = rf"/api/models/{_REPO}"
+_DATASET = r"(?P<repo>datasets/[^/]+/[^/]+)"
 # (methods, path, action, kind of fault)
 ROUTES = [
     (("GET",), "/api/whoami-v2", whoami, None),
@@ -376,5 +399,10 @@ ROUTES = [
     (("POST",), rf"/{_REPO}\.git/info/lfs/objects/batch", batch, "batch"),
     (("PUT",), r"/large/(?P<oid>\w+)", put, "put"),
     (("POST",), "/verify", yaml_is_fine, None),
+    (("GET",), rf"/api/{_DATASET}/revision/(?P<rev>.+)", info, None),
+    (("GET",), rf"/api/{_DATASET}/tree/(?P<rev>[^/]+)(?:/(?P<folder>.+))?", tree, "tree"),
+    (("POST",), rf"/api/{_DATASET}/paths-info/(?P<rev>[^/]+)", paths_info, None),
+    (("GET",), rf"/api/{_DATASET}", info, None),
+    (("GET", "HEAD"), rf"/{_DATASET}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", download, "read"),
     (("GET", "HEAD"), rf"/{_REPO}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", download, None),
 ]

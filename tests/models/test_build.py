@@ -112,7 +112,7 @@ def test_autocast_is_taken_off_and_put_back(tokenizer, monkeypatch) -> None:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # another test may have set this process to another precision
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # whatever another test made of this process
     model = build_model(spec("llama"), tokenizer, seed=0, max_length=64)
     prompts = make_prompts(len(tokenizer))
     exact = probe(model, prompts)

@@ -14,7 +14,7 @@ from alignment.recipe.mistakes import Origin
 from alignment.recipe.schema import Recipe
 
 # How a run is watched over, and where a curation is done: a run goes on, and is the same run, with other values.
-WATCHING = ("train.hang_timeout", "train.max_restarts", "curate.executor")
+WATCHING = ("train.hang_timeout", "train.max_restarts", "train.on_loss_spike", "curate.executor")
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

@@ -443,6 +443,11 @@ class TrainSpec(Spec):
         0, description="times that a run with a lost or hung rank is started again from its last checkpoint"
     )
 
+    on_loss_spike: Literal["ignore", "alert", "stop"] = Field(
+        "alert",
+        description="what follows a logged loss far above the lines before it: nothing, a line in log and report, or the end of the run",
+    )
+
     RULES = (_one_duration, _scheduler_reads_kwargs, _constant_has_no_warmup, _best_is_evaluated, _best_is_saved)
 
 
@@ -473,6 +478,9 @@ class PpoTrainSpec(TrainSpec):
         None, description="steps between two checkpoints, in whole updates; default: at the end only"
     )
     keep: Literal["last"] = Field("last", description="which weights become final/")
+    on_loss_spike: Literal["ignore"] = Field(
+        "ignore", description="losses of a policy and its critic rise and fall as both change; see `ppo.alerts`"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ stages' own

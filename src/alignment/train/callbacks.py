@@ -4,7 +4,9 @@ A gate that does not hold ends the run before anything is saved; the recipe has 
 """
 
 import json
+import logging
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.errors import DivergedError
 from alignment.train.console import Console
+from alignment.train.incidents import add_incident, read_incidents
 from alignment.train.token_counts import TokenCounts
 from alignment.train.tracking import Tracker
 
+logger = logging.getLogger(__name__)
+SPIKE_WINDOW = 20  # log lines
+SPIKE_DEVIATIONS = 10.0
 # TRL counts tokens per process and pads; ours come from the rows (see RunLog).
 NOT_LOGGED = ("num_tokens", "epoch", "total_flos")
 
@@ -36,6 +42,47 @@ class FiniteGate(TrainerCallback):
                     f"step {state.global_step}: {name} is {value}; expected a finite number. Lower train.learning_rate, "
                     "or look at the rows of this step; no weights were saved after it."
                 )
+
+
+class SpikeWatch(TrainerCallback):
+    """Looks whether the loss of a log line stands far above those of the lines before it, and says so or ends the run.
+
+    Far is more than `SPIKE_DEVIATIONS` deviations above the median of up to `SPIKE_WINDOW` lines before it; a deviation is 1.4826 times
+    the median distance from that median, and one per cent of it at least. Every rank sees the same losses, and a resumed run has the
+    lines before it from its checkpoint.
+
+    Args:
+        run_dir: where a spike is noted for receipt and report.
+        stop: whether it ends the run.
+    """
+
+    def __init__(self, run_dir: Path, *, stop: bool) -> None:
+        self.run_dir, self.stop = run_dir, stop
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        if "loss" not in (logs or {}):
+            return
+        before = [line["loss"] for line in state.log_history if "loss" in line and line["step"] < state.global_step]
+        before = before[-SPIKE_WINDOW:]
+        if len(before) < SPIKE_WINDOW // 2:
+            return
+        usual = statistics.median(before)
+        spread = 1.4826 * statistics.median(abs(loss - usual) for loss in before)
+        limit = usual + SPIKE_DEVIATIONS * max(spread, 0.01 * abs(usual))
+        if not logs["loss"] > limit:  # what is no number is the gate's
+            return
+        text = (
+            f"step {state.global_step}: alert loss_spike: loss is {logs['loss']:.4g}, {usual:.4g} in the median of the {len(before)} lines "
+            f"before; at most {limit:.4g} was expected. Look at the rows of these steps, or lower train.learning_rate."
+        )
+        if state.is_world_process_zero:
+            logger.warning("%s", text)
+            if text not in read_incidents(self.run_dir)["notes"]:  # a step that is made again after a crash
+                add_incident(self.run_dir, text)
+        if self.stop:
+            raise DivergedError(f"{text} train.on_loss_spike is stop, so the run ends here; the checkpoints are kept.")
 
 
 class FirstStepGate(TrainerCallback):

@@ -17,7 +17,7 @@ from alignment.models.load import Start, resolve_start
 from alignment.models.tokenizer import load_tokenizer
 from alignment.recipe.schedule import Schedule, make_rollout_schedule, make_schedule, row_order
 from alignment.recipe.schema import Recipe
-from alignment.train.callbacks import FiniteGate, RunLog
+from alignment.train.callbacks import FiniteGate, RunLog, SpikeWatch
 from alignment.train.collate import TokenCollator
 from alignment.train.console import Console
 from alignment.train.context import StageContext
@@ -50,7 +50,9 @@ class Training:
     @property
     def callbacks(self) -> list:
         """What every trainer gets."""
-        return [FiniteGate(), self.log]
+        on_spike = self.recipe.train.on_loss_spike
+        watches = [] if on_spike == "ignore" else [SpikeWatch(self.context.run_dir, stop=on_spike == "stop")]
+        return [FiniteGate(), *watches, self.log]
 
 
 def open_training(recipe: Recipe, context: StageContext) -> Training:
