@@ -56,7 +56,8 @@ def find_share(spec: SourceSpec) -> float | None:
 def identify(spec: SourceSpec) -> str:
     """What the rows are drawn by: as the recipe writes it, so that it is the same on every machine."""
     where = [f"{name}={value!r}" for name, value in sorted(spec.where.items())]
-    return "\n".join([spec.path, str(spec.name), str(spec.revision), str(spec.split), *spec.data_files, *where])
+    kind = ["stream"] if spec.stream else []
+    return "\n".join([spec.path, str(spec.name), str(spec.revision), str(spec.split), *spec.data_files, *where, *kind])
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
@@ -92,7 +93,8 @@ def _draw_amount(source: Source, seed: int, used: Counter) -> np.ndarray:
     start = used[identify(spec)]
     used[identify(spec)] += spec.rows
     if start + spec.rows > available:
-        raise _too_few(source, start, f"rows: {spec.rows} were expected. Lower 'rows', or use 'repeat'.")
+        advice = "Lower 'rows'." if spec.stream else "Lower 'rows', or use 'repeat'."
+        raise _too_few(source, start, f"rows: {spec.rows} were expected. {advice}")
     return _stretch(source, seed, start, start + spec.rows)
 
 

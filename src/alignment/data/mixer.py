@@ -155,6 +155,8 @@ def _asked(spec: SourceSpec, sharing: Sharing) -> str:
         return f"{100 * share:g} % of {sharing.share_of}"
     if sharing.temperature is not None:
         return f"temperature {sharing.temperature:g} of {sharing.share_of}"
+    if spec.stream:
+        return f"{spec.rows} rows, the first of a stream of shards in seeded order"
     if spec.rows is not None:
         return f"{spec.rows} rows"
     return "all" if spec.repeat is None else f"{spec.repeat:g} times"

@@ -6,6 +6,7 @@ its name only when it is whole. No process group is needed here, and no model is
 
     KEY/manifest.json    reports, hashes, stop and pad ids (no time and no path of this machine: it is the same everywhere)
     KEY/train.arrow      KEY/eval.arrow      KEY/tokenizer/
+    rows-KEY.arrow       rows that were streamed (stream.py), for all folders beside it
 """
 
 import copy
@@ -33,7 +34,8 @@ from alignment.data.encode import EncodeSpec
 from alignment.data.formats import check_columns
 from alignment.data.mixer import check_overlap
 from alignment.data.prepare_split import Split, is_packed, prepare_split, prepare_texts
-from alignment.data.sources import FoundSource, find_source, read_source
+from alignment.data.sources import FoundSource, find_source
+from alignment.data.stream import read_sources
 from alignment.errors import DataError, RecipeError
 from alignment.recipe.schema import Recipe, RowChatSpec, SourceSpec
 
@@ -188,7 +190,7 @@ def _build(folder: Path, recipe: Recipe, key: str, found: dict[str, list[FoundSo
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     temporary.mkdir()
     try:
-        splits = _make_splits(recipe, found, chat)
+        splits = _make_splits(recipe, found, chat, folder.parent)
         for name, split in splits.items():
             _write_table(temporary / f"{name}.arrow", split.table)
         if chat is not None:
@@ -205,8 +207,10 @@ def _build(folder: Path, recipe: Recipe, key: str, found: dict[str, list[FoundSo
     logger.info("prepared %s in %.1f s: %s", rows, time.perf_counter() - begun, folder)
 
 
-def _make_splits(recipe: Recipe, found: dict[str, list[FoundSource]], chat: Chat | None) -> dict[str, Split]:
-    sources = {split: [read_source(source) for source in entries] for split, entries in found.items() if entries}
+def _make_splits(
+    recipe: Recipe, found: dict[str, list[FoundSource]], chat: Chat | None, cache_dir: Path
+) -> dict[str, Split]:
+    sources = {split: read_sources(entries, recipe.seed, cache_dir) for split, entries in found.items() if entries}
     if chat is None:
         return {"train": prepare_texts(sources["train"], recipe.seed)}
     spec = _encode_spec(recipe, chat)

@@ -3,7 +3,7 @@
 `find_source` is cheap and settles the content hash; `read_source` reads the rows. Local files are never given to the
 cache of `datasets`, so rows that were edited in place are never served stale. Choosing and mixing rows is the mixer's.
 
-A txt file has one row a paragraph. A path is local when it exists, begins with `.`, `/`, `~` or `$`, or ends like a data file;
+Rows that are streamed are stream.py's. A txt file has one row a paragraph. A path is local when it exists, begins with `.`, `/`, `~` or `$`, or ends like a data file;
 every other path is a Hub id.
 """
 
@@ -24,6 +24,7 @@ from alignment.recipe.schema import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SPLIT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _SPLIT_STEMS = re.compile(r"(train|test|valid|validation|val|dev|eval)(?![a-z])")
 
 
@@ -46,7 +47,7 @@ class Source:
     split: str | None
     rows: Sequence[Mapping[str, Any]]
     first: int = 0  # number of the slice's first row in the whole split
-    kept: np.ndarray | None = None  # of each row its place in the slice; None: all of them are kept
+    kept: np.ndarray | None = None  # of each row its place in the slice or stream; None: all of them are kept
     files: tuple[Path, ...] = ()
     starts: tuple[int, ...] = ()  # of each file, the number of its first row
     lines: tuple[list[int], ...] = ()
@@ -97,7 +98,7 @@ def read_source(found: FoundSource) -> Source:
 
 def _read_slice(found: FoundSource) -> Source:
     if not found.files:
-        return Source(found.spec, found.split, _load_hub(found))
+        return Source(found.spec, found.split, load_hub(found))
     read = [read_file(path) for path in found.files]
     rows = [row for file in read for row in file.rows]
     starts = tuple(sum(len(file.rows) for file in read[:index]) for index in range(len(read)))
@@ -110,11 +111,8 @@ def _keep_where(source: Source) -> Source:
     """The source with only the rows whose columns have the values of `where`; types count: 1 is not "1" nor true."""
     wanted = dict(source.spec.where)
     if len(source.rows) and (absent := [name for name in wanted if not any(name in row for row in source.rows)]):
-        known = ", ".join(map(str, source.rows[0]))
-        raise DataError(
-            f"{source.label}: where: no row has a column '{absent[0]}'; the first has {known}. Correct 'where'."
-        )
-    kept = [index for index, row in enumerate(source.rows) if _has_values(row, wanted)]
+        raise absent_column(source.label, absent[0], source.rows[0])
+    kept = [index for index, row in enumerate(source.rows) if has_values(row, wanted)]
     if len(source.rows) and not kept:
         raise DataError(
             f"{source.label}: where: none of {len(source.rows)} rows has {wanted}; at least one was expected. Correct 'where'."
@@ -123,7 +121,14 @@ def _keep_where(source: Source) -> Source:
     return replace(source, rows=rows, kept=np.array(kept, dtype=np.int64))
 
 
-def _has_values(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def absent_column(label: str, name: str, first: Mapping[str, Any]) -> DataError:
+    """The error of a `where` that names a column which rows do not have."""
+    known = ", ".join(map(str, first))
+    return DataError(f"{label}: where: no row has a column '{name}'; the first has {known}. Correct 'where'.")
+
+
+def has_values(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a row's columns have these values and types."""
     # A CSV cell is text, whatever it spells.
     return all(name in row and type(row[name]) is type(value) and row[name] == value for name, value in wanted.items())
 
@@ -169,8 +174,8 @@ def _show(path: Path, spec: SourceSpec) -> str:
 
 
 def _find_local(spec: SourceSpec, path: Path) -> FoundSource:
-    for key in ("name", "revision"):
-        if getattr(spec, key) is not None:
+    for key in ("name", "revision", "stream"):
+        if getattr(spec, key) not in (None, False):
             raise RecipeError(
                 f"{spec.path}: '{key}' belongs to a Hub dataset, and this is a local path. Remove the key."
             )
@@ -273,6 +278,9 @@ def _find_hub(spec: SourceSpec, path: str, split: str | None) -> FoundSource:
         raise RecipeError(
             f"{spec.path}: no 'split' for a held-out Hub dataset; one was expected, for example test. Give 'split'."
         )
+    if spec.stream and _COMMIT.fullmatch(spec.revision or ""):
+        # Rows that were streamed once are on this disk: with a commit, the Hub need not be asked whether they still are its own.
+        return FoundSource(spec, split, (), spec.revision, f"{path} {spec.name} {spec.revision}")
     import datasets
 
     arguments = {"name": spec.name, "revision": spec.revision, "data_files": list(spec.data_files) or None}
@@ -281,24 +289,38 @@ def _find_hub(spec: SourceSpec, path: str, split: str | None) -> FoundSource:
     return FoundSource(spec, split, (), builder.hash, f"{path} {spec.name} {builder.hash}")
 
 
-def _load_hub(found: FoundSource) -> Sequence[Mapping[str, Any]]:
+def load_hub(found: FoundSource, *, streaming: bool = False):
+    """The split as `datasets` gives it: all of its rows on this disk, or a stream of them."""
     import datasets
 
     spec = found.spec
     # The commit whose hash was taken, even when the branch has moved on since.
-    revision = found.revision if re.fullmatch("[0-9a-f]{40}", found.revision or "") else spec.revision
+    revision = found.revision if _COMMIT.fullmatch(found.revision or "") else spec.revision
     arguments = {"name": spec.name, "revision": revision, "data_files": list(spec.data_files) or None}
-    return _call_hub(spec, datasets.load_dataset, expand_path(spec.path), split=found.split, **arguments)
+    arguments |= {"split": found.split, "streaming": streaming}
+    return _call_hub(spec, datasets.load_dataset, expand_path(spec.path), **arguments)
 
 
 def _call_hub(spec: SourceSpec, function, path: str, **arguments):
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     try:
         return function(path, **arguments)
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except hub_errors() as error:
         raise DataError(
-            f"{spec.path}: not a local path, and as a Hub dataset: {reason}; a dataset that can be loaded was expected."
+            f"{spec.path}: not a local path, and as a Hub dataset: {first_line(error)}; a dataset that can be loaded was expected."
             " Correct 'path', 'name', 'revision' or 'split', or connect to the Hub."
         ) from error
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What `datasets` and the Hub's client raise for a dataset that cannot be had (datasets 5.2, huggingface_hub 2.4)."""
+    import httpx
+    import pyarrow as pa
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return OSError, ValueError, HfHubHTTPError, HFValidationError, httpx.HTTPError, DatasetsError, pa.ArrowException
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; its name where it says nothing."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -144,4 +144,5 @@ RENAMED_IN_SOURCES: dict[str, str] = {
     "config": "a source's configuration is its 'name'",
     "id": "a source's place is its 'path'",
     "type": "a source's layout is its 'format'",
+    "streaming": "rows of a Hub dataset that is not to be stored: 'stream' with 'rows'",
 }

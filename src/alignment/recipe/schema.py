@@ -202,6 +202,13 @@ def _one_amount(source: "SourceSpec") -> None:
         )
 
 
+def _stream_is_bounded(source: "SourceSpec") -> None:
+    if source.stream and source.rows is None:
+        raise BrokenRule("a 'stream' is read up to a number of rows: give 'rows', and no other amount", "stream")
+    if source.stream and "[" in (source.split or ""):
+        raise BrokenRule("a 'stream' has no slices, which need the length of the split: give its name alone", "split")
+
+
 class SourceSpec(Spec):
     """One source of rows."""
 
@@ -221,8 +228,11 @@ class SourceSpec(Spec):
     repeat: Annotated[float, Field(gt=0)] | None = Field(
         None, description="how often to use the split; 0.5 is half of it"
     )
+    stream: bool = Field(
+        False, description="of a Hub dataset keep its first `rows` rows only, shards in an order that the seed draws"
+    )
 
-    RULES = (_one_amount,)
+    RULES = (_one_amount, _stream_is_bounded)
 
 
 def _one_amount_or_share(source: "TrainSourceSpec") -> None:
@@ -239,7 +249,7 @@ class TrainSourceSpec(SourceSpec):
         None, description="part of the mixture, in the unit of `data.share_of`"
     )
 
-    RULES = (_one_amount, _one_amount_or_share)
+    RULES = (_one_amount, _one_amount_or_share, _stream_is_bounded)
 
 
 def _shares_have_a_unit(data: "MixtureSpec") -> None:
