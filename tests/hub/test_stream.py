@@ -187,6 +187,16 @@ def test_a_shard_that_is_no_parquet_file_is_one_line(hub, run) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("fault", ["drop", 500])
+def test_a_hub_that_lists_no_files_is_one_line(hub, run, monkeypatch, fault) -> None:
+    add_dataset(hub, "o/d")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    hub.faults["tree"] = [fault] * 1000
+    with pytest.raises(DataError, match=r"o/d: .*or connect to the Hub") as raised:
+        run(STREAM.format(path="o/d", rows=5))
+    assert "\n" not in str(raised.value)
+
+
 def test_without_a_network_it_says_to_connect(hub, run, monkeypatch) -> None:
     add_dataset(hub, "o/d")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

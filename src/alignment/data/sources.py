@@ -313,12 +313,12 @@ def _call_hub(spec: SourceSpec, function, path: str, **arguments):
 
 def hub_errors() -> tuple[type[Exception], ...]:
     """What `datasets` and the Hub's client raise for a dataset that cannot be had (datasets 5.2, huggingface_hub 2.4)."""
-    import httpx
+    import httpx2
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    return OSError, ValueError, HfHubHTTPError, HFValidationError, httpx.HTTPError, DatasetsError, pa.ArrowException
+    return OSError, ValueError, HfHubHTTPError, HFValidationError, httpx2.HTTPError, DatasetsError, pa.ArrowException
 
 
 def first_line(error: Exception) -> str:

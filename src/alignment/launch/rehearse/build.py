@@ -42,17 +42,27 @@ class Built:
 
     stand_ins: tuple[str, ...]  # sentences
     remarks: tuple[Remark, ...]  # what is therefore not proven
+    streamed: tuple[str, ...] = ()  # sources whose rows are the Hub's, for this rehearsal
 
 
-def build(recipe: Recipe, recipe_path: Path, folder: Path, config: LaunchConfig | None) -> None:
+def build(
+    recipe: Recipe,
+    recipe_path: Path,
+    folder: Path,
+    config: LaunchConfig | None,
+    online: Mapping[str, str] | None = None,
+) -> None:
     """Writes the folder of a rehearsal. It must be empty.
+
+    Args:
+        online: environment variables of a process that may ask the Hub for rows; None: none is asked.
 
     Raises:
         RecipeError, DataError: an input that cannot be found out, a source that cannot be read.
     """
     torch.set_num_threads(1)
     recipe_dir = recipe_path.resolve().parent
-    drawn = draw_rows(recipe, recipe_dir, folder / "scratch")
+    drawn = draw_rows(recipe, recipe_dir, folder / "scratch", online)
     origins = {place: find_origin(path, recipe_path) for place, path in named_inputs(recipe)}
     rows = [row for source in drawn for row in source.rows]
     texts = collect_texts([*rows, *generate_rows(_FILLER, 200, "filler")])
@@ -71,7 +81,9 @@ def build(recipe: Recipe, recipe_path: Path, folder: Path, config: LaunchConfig 
         shutil.copy2(recipe_dir / name, folder / Path(name).name)
     (folder / RECIPE).write_text(recipe_text(build_recipe(fields)), encoding="utf-8")
     remarks += _missing_rows(drawn) + _missing_inputs(origins, recipe)
-    built = Built(tuple(_describe(place, origin) for place, origin in origins.items()), tuple(remarks))
+    streamed = dict.fromkeys(source.spec.path for source in drawn if source.is_streamed)
+    stood_in = tuple(_describe(place, origin) for place, origin in origins.items())
+    built = Built(stood_in, tuple(remarks), tuple(streamed))
     (folder / BUILT).write_text(json.dumps(asdict(built), indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.rmtree(folder / "scratch", ignore_errors=True)
 
@@ -79,7 +91,8 @@ def build(recipe: Recipe, recipe_path: Path, folder: Path, config: LaunchConfig 
 def read_built(folder: Path) -> Built:
     """What `build` left."""
     fields = json.loads((folder / BUILT).read_text(encoding="utf-8"))
-    return Built(tuple(fields["stand_ins"]), tuple(Remark(**remark) for remark in fields["remarks"]))
+    remarks = tuple(Remark(**remark) for remark in fields["remarks"])
+    return Built(tuple(fields["stand_ins"]), remarks, tuple(fields["streamed"]))
 
 
 # ------------------------------------------------------------------------------------------------ inputs

@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from alignment.errors import AlignmentError, ArtifactError, LaunchError, RecipeError
 from alignment.launch.configs import LaunchConfig, find_config
+from alignment.launch.environment import is_offline
 from alignment.launch.rehearse.build import RECIPE, Built, build, read_built
 from alignment.launch.rehearse.shrink import RANKS, Remark, plan_steps
 from alignment.launch.rehearse.stage import compare_steps, in_one_process, launch, read_steps, read_times
@@ -89,8 +91,9 @@ def rehearse(
     strategy = config.strategy if config else "one process"
     result = Rehearsal(recipe_path, recipe.stage, strategy, folder, original=recipe_text(recipe))
     begun = time.perf_counter()
-    _prepare_process(recipe)
-    _Rehearser(recipe, config, result).run()
+    online = None if is_offline() else dict(os.environ)
+    with _prepared_process(recipe):
+        _Rehearser(recipe, config, result, online).run()
     result.seconds = time.perf_counter() - begun
     return result
 
@@ -107,19 +110,28 @@ def _clear(folder: Path) -> None:
     (folder / RESULT).write_text("{}\n", encoding="utf-8")
 
 
-def _prepare_process(recipe: Recipe) -> None:
-    """Imports once what the ranks need. No network: what is not on this disk is stood in for."""
+@contextmanager
+def _prepared_process(recipe: Recipe) -> Iterator[None]:
+    """Imports once what the ranks need. No network for them: what is not on this disk is stood in for."""
+    before = dict(os.environ)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     from alignment.launch.ranks import preload
 
     preload([recipe.stage])
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class _Rehearser:
     """The steps of one rehearsal, in order."""
 
-    def __init__(self, recipe: Recipe, config: LaunchConfig | None, result: Rehearsal) -> None:
-        self.recipe, self.config, self.result = recipe, config, result
+    def __init__(
+        self, recipe: Recipe, config: LaunchConfig | None, result: Rehearsal, online: Mapping[str, str] | None
+    ) -> None:
+        self.recipe, self.config, self.result, self.online = recipe, config, result, online
         self.folder, self.run_dir, self.log = result.folder, result.folder / RUN, result.folder / "rehearsal.log"
         self.num_processes = RANKS if config else 1
         self.built = Built((), ())
@@ -154,16 +166,18 @@ class _Rehearser:
 
     def _build(self) -> str:
         recipe, path, folder, config = self.recipe, self.result.recipe_path, self.folder, self.config
+        online = self.online
 
         def work() -> int:
-            build(recipe, path, folder, config)
+            build(recipe, path, folder, config, online)
             return 0
 
         self._check(*in_one_process(work, self.log))
         self.built = read_built(folder)
         self.result.stand_ins, self.result.remarks = self.built.stand_ins, (*self.built.remarks, NO_GPU)
         self.result.rehearsed = (folder / RECIPE).read_text(encoding="utf-8")
-        return f"models and tokenizers: {len(self.built.stand_ins)}, rows: {_count_rows(folder)}"
+        from_hub = f", streamed from the Hub: {', '.join(self.built.streamed)}" if self.built.streamed else ""
+        return f"models and tokenizers: {len(self.built.stand_ins)}, rows: {_count_rows(folder)}{from_hub}"
 
     def _prepare(self) -> str:
         path, run_dir = self.folder / RECIPE, self.run_dir

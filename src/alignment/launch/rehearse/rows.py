@@ -1,4 +1,4 @@
-"""A few rows of each source; where a source is not on this disk, generated rows of its format, with the columns that are read.
+"""A few rows of each source; where there are none on this disk and the Hub gives none, generated ones of its format, with the columns that are read.
 
 Rows are written as the source has them, so that `columns`, `roles` and `where` of the recipe are tried too. What cannot
 be reached is said; a source that is there and broken is an error as it would be in training.
@@ -15,6 +15,7 @@ from alignment.data.sources import expand_path, find_source, read_source
 from alignment.errors import DataError, RecipeError
 from alignment.launch.inputs import named_sources
 from alignment.launch.rehearse.heads import TOO_LARGE, cut_heads, total_size
+from alignment.launch.rehearse.hub_rows import HubRows, fetch_rows
 from alignment.measure.metrics import METRICS, expand_metrics
 from alignment.measure.scorers import SCORERS
 from alignment.recipe.places import means_local_data, place_data
@@ -23,6 +24,9 @@ from alignment.recipe.schema import MetricSpec, Recipe, SourceSpec
 NUM_ROWS = {"train": 32, "eval": 8}  # of a split, over all its sources; each gives a quarter of that at least
 NUM_DOCUMENTS = 400  # of each source of a tokenizer, which needs text and no steps
 _LOOKED_AT = 2000
+_NUM_STREAMED = 200  # of each source; the two splits get every other row
+_NOT_HERE = "it is not in the cache of this machine"
+_NOT_CACHED = f"{_NOT_HERE}, and the network is not used"
 _WORDS = [
     "river",
     "stone",
@@ -86,30 +90,38 @@ class DrawnSource:
     spec: SourceSpec
     rows: tuple[Mapping[str, Any], ...]
     missing: str | None = None  # why they had to be generated; None: they are the source's own
+    is_streamed: bool = False  # from the Hub, for this rehearsal
 
 
-def draw_rows(recipe: Recipe, recipe_dir: Path, scratch: Path) -> list[DrawnSource]:
+def draw_rows(
+    recipe: Recipe, recipe_dir: Path, scratch: Path, online: Mapping[str, str] | None = None
+) -> list[DrawnSource]:
     """A few rows of every source of a recipe.
 
     Args:
-        scratch: a folder for the beginnings of large files.
+        scratch: a folder for the beginnings of large files, and for what is fetched.
+        online: environment variables of a process that may ask the Hub for rows; None: none is asked.
 
     Raises:
         RecipeError, DataError: a source that is there and cannot be used as the recipe says.
     """
     sources = list(named_sources(recipe))
+    read = [_read(spec, recipe_dir, split, scratch / f"head-{n}") for n, (split, spec) in enumerate(sources)]
+    absent = {n: sources[n] for n, (missing, _) in enumerate(read) if missing == _NOT_CACHED}
+    streamed = {}
+    if absent and online is not None:
+        num_rows = 2 * NUM_DOCUMENTS if recipe.stage == "tokenizer" else _NUM_STREAMED
+        streamed = fetch_rows(absent, recipe.seed, num_rows, scratch / "hub", online)
     drawn = []
     for number, (split, spec) in enumerate(sources):
         same = sum(other == split for other, _ in sources)
         count = max(NUM_ROWS[split] // same, NUM_ROWS[split] // 4)
         count = NUM_DOCUMENTS if recipe.stage == "tokenizer" else count
         wanted = list(_metric_filters(recipe)) if split == "eval" else []
-        missing = _find_missing(spec, recipe_dir, split)
+        missing, rows = _judge(streamed[number], split, wanted) if number in streamed else read[number]
         if missing is None:
-            missing, rows = _read(spec, recipe_dir, split, scratch / f"head-{number}")
-            if missing is None:
-                drawn.append(DrawnSource(split, spec, tuple(_choose(rows, count, wanted))))
-                continue
+            drawn.append(DrawnSource(split, spec, tuple(_choose(rows, count, wanted)), is_streamed=number in streamed))
+            continue
         rows = generate_rows(spec, count, f"{split} {number}", wanted, _columns_read(recipe))
         drawn.append(DrawnSource(split, spec, tuple(rows), missing))
     return drawn
@@ -118,7 +130,7 @@ def draw_rows(recipe: Recipe, recipe_dir: Path, scratch: Path) -> list[DrawnSour
 # ------------------------------------------------------------------------------------------------ what is there
 
 
-def _find_missing(spec: SourceSpec, recipe_dir: Path, split: str) -> str | None:
+def _find_missing(spec: SourceSpec, recipe_dir: Path) -> str | None:
     """Why a source cannot be reached; None where it may be."""
     try:
         path = expand_path(spec.path)
@@ -133,6 +145,8 @@ def _read(
     spec: SourceSpec, recipe_dir: Path, split: str, scratch: Path
 ) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
     """(None, rows) of a source, or (why it cannot be reached, nothing)."""
+    if missing := _find_missing(spec, recipe_dir):
+        return missing, ()
     is_local = place_data(expand_path(spec.path), recipe_dir).exists()
     try:
         found = find_source(spec, recipe_dir, "train" if split == "train" else None)
@@ -143,7 +157,21 @@ def _read(
     except DataError as error:
         if is_local or "Unknown split" in str(error):
             raise
-        return "it is not in the cache of this machine, and the network is not used", ()
+        return _NOT_CACHED, ()
+
+
+def _judge(
+    found: HubRows, split: str, wanted: Sequence[Mapping[str, Any]]
+) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
+    """(None, rows) of a stream, or (why they are not used, nothing)."""
+    # Both splits may be slices of one split of the Hub's, and begin alike.
+    rows = found.rows[split == "eval" :: 2]
+    if found.missing is not None:
+        return f"{_NOT_HERE}, and of the Hub: {found.missing}", ()
+    for filter_ in wanted:
+        if not any(_fits(row, filter_) for row in rows):
+            return f"{_NOT_HERE}, and of the first {len(found.rows)} rows on the Hub none has {dict(filter_)}", ()
+    return (None, rows) if rows else (f"{_NOT_HERE}, and the Hub has a single row of it", ())
 
 
 def _choose(

@@ -99,7 +99,7 @@ def _shrink_data(
     for split, files in sources.items():
         for source, (path, num_rows) in zip(data[split], files, strict=True):
             source["path"] = path
-            for key in ("name", "revision", "split", "data_files"):
+            for key in ("name", "revision", "split", "data_files", "stream"):
                 source.pop(key, None)
             if source.get("rows"):
                 source["rows"] = min(source["rows"], num_rows)
