@@ -68,21 +68,24 @@ def map_batches(
 ) -> list[Any]:
     """One result per row, in row order, on every rank. Every rank must call it with the same batches.
 
-    Batches are dealt to the ranks in turn. A sharded model's forward needs all ranks the same number of times: there every
-    rank works on every batch, which is as fast as the model allows and cannot hang.
+    Batches are dealt to the ranks in turn. A sharded model's forward needs all ranks the same number of times: there a rank
+    that has no batch left in the last round works on the last one along with its owner.
 
     Args:
-        batches: row indices; each of 0..n-1 once.
-        work: (number of the batch, its row indices) to one picklable result per row.
+        batches: row indices; each row in one of them.
+        work: (number of the batch, its row indices) to one picklable result per row; of a sharded model always in as many
+            forward passes.
     """
-    alone = count_ranks() == 1 or is_sharded(model)
-    rank, ranks = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
+    ranks = count_ranks()
+    rank = dist.get_rank() if ranks > 1 else 0
     results: dict[int, Any] = {}
     with evaluation_mode(model):
         for number in range(rank, len(batches), ranks):
             results.update(zip(batches[number], work(number, batches[number]), strict=True))
-    if not alone:
+        if is_sharded(model) and rank >= len(batches) % ranks > 0:
+            work(len(batches) - 1, batches[-1])
+    if ranks > 1:
         parts: list[dict[int, Any] | None] = [None] * ranks
         dist.all_gather_object(parts, results)
         results = {row: result for part in parts for row, result in part.items()}
-    return [results[row] for row in range(len(results))]
+    return [results[row] for row in sorted(results)]

@@ -111,14 +111,17 @@ def _room(model: PreTrainedModel, lengths: Sequence[int], max_new_tokens: int) -
     return [min(max_new_tokens, limit - length) for length in lengths]
 
 
-def _make_batches(lengths: Sequence[int], room: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of rows with the same room, so that a row's completion does not depend on its neighbours."""
-    batches = []
+def _make_groups(lengths: Sequence[int], room: Sequence[int], batch_size: int) -> list[list[list[int]]]:
+    """Batches of rows with the same room, so that a row's completion does not depend on its neighbours; a list for each room.
+
+    Ranks of a sharded model generate in step, and one that is done goes on for nothing: with less room it would leave the context.
+    """
+    groups = []
     for size in sorted(set(room), reverse=True):
         rows = [row for row in range(len(lengths)) if room[row] == size]
         local = length_batches([lengths[row] + size for row in rows], batch_size)
-        batches += [[rows[position] for position in batch] for batch in local]
-    return batches
+        groups.append([[rows[position] for position in batch] for batch in local])
+    return groups
 
 
 def generate_batch(
@@ -156,7 +159,13 @@ def generate_batch(
         start = inputs["input_ids"].size(1)
         return [_read(tokenizer, ids, stop_ids) for ids in output_BT[:, start:].tolist()]
 
-    return map_batches(model, _make_batches(lengths, room, batch_size), work)
+    made: dict[int, Generation] = {}
+    first = 0
+    for batches in _make_groups(lengths, room, batch_size):
+        found = map_batches(model, batches, lambda number, rows, first=first: work(first + number, rows))
+        made.update(zip(sorted(row for batch in batches for row in batch), found, strict=True))
+        first += len(batches)
+    return [made[row] for row in range(len(prompts_ids))]
 
 
 def complete(

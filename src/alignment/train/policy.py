@@ -100,16 +100,15 @@ def load_frozen(training: Training, path: str) -> PreTrainedModel:
 
 
 def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedModel:
-    """A reward model that is not trained, whole on every rank. It is read with its own tokenizer.
+    """A reward model that is not trained. It is read with its own tokenizer.
 
     Its weights are in the dtype of the forward passes: nothing is compared with another copy of it, as a reference is.
 
     Raises:
         ArtifactError: what lies there has no trained score head.
     """
-    with whole_weights():
-        half = training.bf16 and not training.context.cpu
-        model = load_whole(start, "reward", torch.bfloat16 if half else torch.float32, **model_options(training))
+    half = training.bf16 and not training.context.cpu
+    model = load_whole(start, "reward", torch.bfloat16 if half else torch.float32, **model_options(training))
     if model.has_new_head:
         raise ArtifactError(
             f"{start.path}: has no trained score head; a reward model was expected. Name the run of a reward recipe."

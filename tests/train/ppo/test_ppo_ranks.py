@@ -58,9 +58,27 @@ def train(
             "samples": samples,
             "lines": read_lines(trainer),
             "evaluated": evaluated,
+            "frozen": [share_held(model) for model in frozen_models(trainer)],
         }
         torch.save(facts, folder / f"{name}.pt")
     return 0
+
+
+def frozen_models(trainer) -> list[torch.nn.Module]:
+    reward = getattr(trainer.rewards, "_reward_model", None)
+    return [model for model in (trainer.reference, reward and reward.model) if isinstance(model, torch.nn.Module)]
+
+
+def share_held(model: torch.nn.Module) -> float:
+    """The part of a model's weights that lies on this rank."""
+    whole = held = 0
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_tensor"):
+            whole, held = whole + parameter.ds_numel, held + parameter.ds_tensor.numel()
+        else:
+            own = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            whole, held = whole + parameter.numel(), held + own.numel()
+    return held / whole
 
 
 def load(folder: Path, name: str) -> dict:
@@ -131,6 +149,25 @@ def test_ranks_that_were_cut_off_go_on_to_the_same_weights(one_process, strategy
     again = launch(folder, f"{strategy}-again", strategy, *keys, resume=str(checkpoint))
     assert again["samples"] == whole["samples"][1:]
     assert all(torch.equal(value, again["weights"][name]) for name, value in whole["weights"].items())
+
+
+@pytest.fixture(scope="module")
+def judged(toy_folder, tmp_path_factory) -> tuple[Path, tuple[str, ...], dict]:
+    """Full fine-tuning beside a reference and a reward model: the folder, the keys, and what one process made."""
+    folder = tmp_path_factory.mktemp("judged") / "toy"
+    shutil.copytree(toy_folder, folder)
+    keys = (*SGD, f"ppo.reward_model={folder / 'reward'}", "ppo.value_model=reward", "ppo.rewards=[]")
+    return folder, keys, launch(folder, "one", None, *keys, rewards=RECIPES_OWN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_reference_and_reward_model_are_dealt_out_where_the_policy_is(judged, strategy: str) -> None:
+    folder, keys, expected = judged
+    found = launch(folder, strategy, strategy, *keys, rewards=RECIPES_OWN)
+    compare(found, expected)
+    assert expected["frozen"] == [1, 1]
+    assert found["frozen"] == pytest.approx([0.5, 0.5] if strategy in ("zero3", "fsdp2") else [1, 1], abs=0.01)
 
 
 @pytest.fixture(scope="module")

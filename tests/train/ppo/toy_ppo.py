@@ -93,7 +93,7 @@ class TextRewards:
     def __init__(self, function: Any) -> None:
         self.function = function
 
-    def to(self, device: torch.device) -> "TextRewards":
+    def place(self, place: Any) -> "TextRewards":
         return self
 
     def score(self, asked: Sequence[dict], rows: Sequence[Any]) -> list[float]:

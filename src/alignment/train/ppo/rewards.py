@@ -5,12 +5,11 @@ of them; token ids of the policy never reach it. So it may have another vocabula
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -74,10 +73,10 @@ class Rewards:
         """From here on the reward model is asked through `model`, which leads to the same weights."""
         self._reward_model = replace(self._reward_model, model=model)
 
-    def to(self, device: torch.device) -> "Rewards":
-        """Puts the reward model on a device, where there is one."""
+    def place(self, place: Callable[[PreTrainedModel], PreTrainedModel]) -> "Rewards":
+        """Has the reward model placed, where there is one."""
         if self._reward_model is not None:
-            self._reward_model.model.to(device)
+            self.ask(place(self._reward_model.model))
         return self
 
     def score(self, asked: Sequence[dict[str, Any]], rows: Sequence[EvalRow]) -> list[float]:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from alignment.train.ppo.samplers import Completion, Sampler, check_completions
 from alignment.train.ppo.watch import Alert, Watch
 from alignment.train.precision import FullPrecisionOutputs
 from alignment.train.training import Training
+from alignment.train.trl_bridge.frozen import place_frozen
 
 logger = logging.getLogger(__name__)
 DEFAULT_CAP = 2.0  # of importance weights
@@ -118,8 +120,11 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         spec: PpoSpec = training.recipe.ppo
         self.training, self.schedule, self.spec = training, schedule, spec
         self.pad_id = training.prepared.manifest["pad_id"]
-        self.reference = reference.to(self.accelerator.device) if reference is not None else None
-        self.rewards = rewards.to(self.accelerator.device)
+        place = partial(place_frozen, accelerator=self.accelerator)
+        self.reference = place(reference) if reference is not None else None
+        self.rewards = (
+            rewards if hasattr(model, "reward") else rewards.place(place)
+        )  # one that is a part of it is placed with it
         self.sampler = make_sampler(self)
         self.shaping = Shaping(**{name: getattr(spec, name) for name in Shaping.__dataclass_fields__})
         self.kl = KLController(spec.kl_coef, spec.kl_target, spec.kl_horizon or DEFAULT_HORIZON)

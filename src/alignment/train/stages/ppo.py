@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from alignment.errors import RecipeError
-from alignment.models.load import Start, resolve_start, whole_weights
+from alignment.models.load import Start, resolve_start
 from alignment.models.tokenizer import load_tokenizer
 from alignment.recipe.schema import PpoRecipe
 from alignment.train.arguments import make_arguments
@@ -82,8 +82,7 @@ def load_reference(training: Training) -> torch.nn.Module | None:
     """A frozen copy of the start policy; None where that is the policy without its adapter."""
     if training.recipe.lora is not None:
         return None
-    with whole_weights():
-        reference = load_frozen(training, training.start.path)
+    reference = load_frozen(training, training.start.path)
     disable_dropout(reference)
     return reference
 
