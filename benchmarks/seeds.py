@@ -90,7 +90,7 @@ def make_page(seeds: list[int], runs: list[tuple[dict[str, float], dict]]) -> st
         "",
         f"`python -m benchmarks.seeds --seeds {' '.join(map(str, seeds))}`: each seed has another world, other weights and another order of rows.",
         f"torch {version('torch')}, transformers {version('transformers')}, trl {version('trl')}, peft {version('peft')}; {_processor()},"
-        f" {os.cpu_count()} cores; computing in {runs[0][1]['dtypes']}.",
+        f" {os.cpu_count()} cores; computing in {runs[0][1]['dtypes']['compute']}.",
         "",
         f"| held-out figure | {names} | mean | wanted of each | held |",
         "|---|" + "---:|" * (len(seeds) + 1) + "---|---|",
