@@ -89,7 +89,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"alignment": ["data/templates/*.jinja", "recipe/*.json", "report/*.css"]},
+    package_data={"alignment": ["data/templates/*.jinja", "recipe/*.json", "report/*.css", "curate/*.npz"]},
     cmdclass={"build_py": BuildWithGallery},
     install_requires=REQUIRED,
     extras_require=EXTRAS,

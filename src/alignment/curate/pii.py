@@ -1,7 +1,8 @@
 """Personal data and secrets in text: patterns, and for what has one its checksum, so that versions and hashes stay whole.
 
-Found are e-mail addresses, phone numbers, public IP addresses, payment cards, IBANs, US social security numbers and keys. Names and
-postal addresses are not: they need a model, and one trained on synthetic text finds hundreds of them in code.
+Found are e-mail addresses, phone numbers, public IP addresses, payment cards, IBANs, US social security numbers and keys. The linear
+classifier of `pii_context.py` adds numbers that the patterns leave open, and takes back those of their hits that have no checksum. Names
+and postal addresses are not found: they need a model, and one trained on synthetic text finds hundreds of them in code.
 """
 
 import hashlib
@@ -9,6 +10,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from alignment.curate import pii_context
 
 Span = tuple[int, int]
 
@@ -54,6 +57,7 @@ _PLAIN_PHONE = re.compile(
     r"|\+?1?[-. ]\d{3}[-. ]\d{3}[-. ]\d{4}(?:x\d+)?|\d{3}-\d{3}-\d{4}x\d+|\(\d{2,5}\) ?\d{3,4} ?\d{3,4}"
 )
 _CONTEXT = 40  # characters before a number that say what it is
+_VETOED = ("phone", "ssn")  # what has no checksum
 
 
 def luhn(digits: str) -> bool:
@@ -71,15 +75,32 @@ def iban_is_valid(text: str) -> bool:
     return 15 <= len(bare) <= 34 and int("".join(str(int(char, 36)) for char in bare[4:] + bare[:4])) % 97 == 1
 
 
-def find(text: str, types: Sequence[str]) -> list[Found]:
+def find(text: str, types: Sequence[str], *, classifier: bool = True) -> list[Found]:
     """Every stretch of the asked types, in order and without overlaps; the earlier and longer one stands."""
     found = [Found(start, end, name) for name in types for start, end in _FINDERS[name](text)]
+    if classifier:
+        found = [one for one in found if one.type not in _VETOED or not _is_vetoed(text, one)]
+        found += _add(text, types, found)
     found.sort(key=lambda one: (one.start, -(one.end - one.start)))
     kept: list[Found] = []
     for one in found:
         if not kept or one.start >= kept[-1].end:
             kept.append(one)
     return kept
+
+
+def remove(
+    text: str, types: Sequence[str], *, classifier: bool = True, key: bytes | None = None
+) -> tuple[str, list[str]]:
+    """The text with a tag in place of everything that is found, and the types found; done again it changes nothing.
+
+    What stands before a number comes nearer where a tag is shorter than what it replaced. So it is looked at until nothing is left.
+    """
+    found_types: list[str] = []
+    while found := find(text, types, classifier=classifier):
+        found_types += [one.type for one in found]
+        text = replace(text, found, key=key)
+    return text, found_types
 
 
 def replace(text: str, found: Sequence[Found], *, key: bytes | None = None) -> str:
@@ -95,7 +116,36 @@ def replace(text: str, found: Sequence[Found], *, key: bytes | None = None) -> s
     return "".join([*parts, text[position:]])
 
 
+# ------------------------------------------------------------------------------------------------ the classifier
+
+
+def _is_vetoed(text: str, one: Found) -> bool:
+    place = pii_context.KINDS.index(one.type)
+    return pii_context.score(text, one.start, one.end)[place] < pii_context.load_weights()["veto"][place]
+
+
+def _add(text: str, types: Sequence[str], found: Sequence[Found]) -> Iterator[Found]:
+    """Numbers that no pattern has decided, of the kind that they are by most."""
+    taken = bytearray(len(text))
+    for one in found:
+        taken[one.start : one.end] = b"\1" * (one.end - one.start)
+    for start, end in pii_context.propose(text):
+        if any(taken[start:end]):
+            continue
+        above = pii_context.score(text, start, end) - pii_context.load_weights()["add"]
+        digits = re.sub(r"\D", "", text[start:end])
+        kinds = [name for name in pii_context.KINDS if name in types and _MAY_BE[name](digits)]
+        kind = max(kinds, key=lambda name: above[pii_context.KINDS.index(name)], default=None)
+        if kind is not None and above[pii_context.KINDS.index(kind)] >= 0:
+            yield Found(start, end, kind)
+
+
 # ------------------------------------------------------------------------------------------------ one type each
+
+
+def _before(text: str, start: int) -> str:
+    """The words before a number; a tag is none of them, nor what the window leaves of one."""
+    return pii_context.TAG_END.sub(" ", text[max(0, start - _CONTEXT) : start])
 
 
 def _emails(text: str) -> Iterator[Span]:
@@ -125,7 +175,7 @@ def _cards(text: str) -> Iterator[Span]:
         digits = re.sub(r"\D", "", match.group())
         if not 12 <= len(digits) <= 19 or len(set(digits)) < 2 or not luhn(digits):
             continue
-        before = text[max(0, match.start() - _CONTEXT) : match.start()]
+        before = _before(text, match.start())
         known = digits[0] in "3456" and len(digits) >= 13 and not _NO_PHONE_WORD.search(before)
         if known or _CARD_WORD.search(before):
             yield match.span()
@@ -139,7 +189,7 @@ def _ssns(text: str) -> Iterator[Span]:
     yield from (match.span() for match in _SSN.finditer(text))
     if _SSN_WORD.search(text):
         for match in _BARE_SSN.finditer(text):
-            if _SSN_WORD.search(text[max(0, match.start() - _CONTEXT) : match.start()]):
+            if _SSN_WORD.search(_before(text, match.start())):
                 yield match.span()
 
 
@@ -155,7 +205,7 @@ def _phones(text: str) -> Iterator[Span]:
         number = match.group()
         if not 7 <= sum(char.isdigit() for char in number) <= 16:
             continue
-        before = text[max(0, match.start() - _CONTEXT) : match.start()]
+        before = _before(text, match.start())
         if not _NO_PHONE_WORD.search(before) and _is_phone(number, bool(_PHONE_WORD.search(before))):
             yield match.span()
 
@@ -187,3 +237,9 @@ def _is_valid(number: str, region: str) -> bool:
 _FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
     "email": _emails, "phone": _phones, "ip": _ips, "card": _cards, "iban": _ibans, "ssn": _ssns, "secret": _secrets,
 }  # fmt: skip
+# What a number of so many digits may be, whatever stands around it.
+_MAY_BE: dict[str, Callable[[str], bool]] = {
+    "phone": lambda digits: len(digits) <= 15,
+    "card": lambda digits: len(digits) >= 12 and len(set(digits)) > 1 and luhn(digits),
+    "ssn": lambda digits: len(digits) == 9,
+}

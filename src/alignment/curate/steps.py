@@ -261,18 +261,15 @@ _QUALITY: dict[str, Callable] = {
 
 def remove_pii(doc: Document, spec, ledger: Ledger, context: bytes) -> Removal | None:
     """Replaces personal data turn by turn, or removes the row."""
-    texts, found_types = [], []
-    for text in doc.metadata["texts"]:
-        found = pii.find(text, spec.types)
-        found_types += [one.type for one in found]
-        key = context if spec.action == "surrogate" else None
-        texts.append(pii.replace(text, found, key=key) if found else text)
+    key = context if spec.action == "surrogate" else None
+    removed = [pii.remove(text, spec.types, classifier=spec.classifier, key=key) for text in doc.metadata["texts"]]
+    found_types = [name for _, names in removed for name in names]
     for name in found_types:
         ledger.tally("pii", name)
     if found_types and spec.action == "drop":
         return "pii", {"types": sorted(set(found_types))}
     if found_types:
-        set_texts(doc, texts)
+        set_texts(doc, [text for text, _ in removed])
     return None
 
 

@@ -829,6 +829,9 @@ class PiiSpec(StepBase):
     action: Literal["tag", "surrogate", "drop"] = Field(
         "tag", description="write <EMAIL>, write <EMAIL-1a2b3c4d> (the same for the same value), or remove the row"
     )
+    classifier: bool = Field(
+        True, description="let a bundled linear model add phones, cards and SSNs, and take back phones and SSNs"
+    )
 
 
 class EvalSetSpec(Spec):
