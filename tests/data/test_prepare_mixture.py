@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ HEAD = "stage: pretrain\nmodel:\n  path: unused\ntrain:\n  max_steps: 1\n  learn
 
 
 def run(tmp_path: Path, data: str) -> Prepared:
-    (tmp_path / "r.yaml").write_text(HEAD + data)
-    recipe = load_recipe(tmp_path / "r.yaml")
+    path = tmp_path / f"r-{os.getpid()}.yaml"  # processes that run at once each write their own
+    path.write_text(HEAD + data)
+    recipe = load_recipe(path)
     return prepare(recipe, make_tokenizer("chatml", "bytes"), recipe_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
