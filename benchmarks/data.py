@@ -60,6 +60,69 @@ def tokens_cell(documents: list[str]) -> Cell:
     return "pretraining tokens, MB/s", "datasets.map, batched", ours, peer, megabytes(many)
 
 
+def make_conversations(documents: list[str]) -> list[dict]:
+    """Conversations of one to four questions and answers: the documents' text, cut at lengths between 40 and 600 characters."""
+    rng = np.random.default_rng(0)
+    text, position, rows = "".join(documents), 0, []
+    while position + 4 * (300 + 600) < len(text):
+        messages = []
+        for role in ("user", "assistant") * int(rng.integers(1, 5)):
+            end = position + int(rng.integers(40, 300 if role == "user" else 600))
+            messages.append({"role": role, "content": text[position:end].strip() or "Go on."})
+            position = end
+        rows.append({"messages": messages})
+    return rows
+
+
+def sft_cell(documents: list[str]) -> Cell:
+    """Chat rows to ids and labels of the assistant's turns: our preparation of a split against SFTTrainer's."""
+    import datasets
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    from alignment.data.chat import load_chat
+    from alignment.data.encode import EncodeSpec
+    from alignment.data.prepare_split import prepare_split
+    from alignment.data.sources import Source
+    from alignment.models.tokenizer import train_tokenizer
+    from alignment.recipe.schema import RECIPES, NewTokenizerSpec, SftChatSpec
+
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    tokenizer = train_tokenizer(documents, NewTokenizerSpec(algorithm="bpe", vocab_size=16_000), "chatml")
+    chat = load_chat(tokenizer, SftChatSpec(template="chatml"), Path())
+    rows, table = make_conversations(documents), datasets.Dataset.from_list(make_conversations(documents))
+    fields = {
+        "stage": "sft",
+        "model": {"path": "unused"},
+        "data": {"train": [{"path": "rows", "format": "messages"}], "max_length": 4096},
+        "train": {"max_steps": 1, "learning_rate": 1e-4},
+    }
+    recipe = RECIPES["sft"].model_validate(fields)
+    source = Source(recipe.data.train[0], None, rows)
+    spec = EncodeSpec(max_length=4096, on_too_long="drop", on_bad_row="error", control_tokens="refuse")
+    with tempfile.TemporaryDirectory() as folder:
+        small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **small))
+        config = SFTConfig(folder, assistant_only_loss=True, max_length=4096, use_cpu=True, bf16=False, report_to=[])
+        trainer = SFTTrainer(model, config, train_dataset=table.select([0]), processing_class=tokenizer)
+
+    def ours() -> object:
+        return prepare_split(chat, [source], recipe, spec, "train").table
+
+    def peer() -> object:
+        return trainer._prepare_dataset(table, tokenizer, config, False, None, "train")
+
+    def as_set(prepared: object) -> list:
+        columns = (prepared[name] for name in ("input_ids", "labels"))
+        return sorted(zip(*((c.to_pylist() if hasattr(c, "to_pylist") else c[:]) for c in columns), strict=True))
+
+    mine, theirs = as_set(ours()), as_set(peer())
+    assert mine == theirs
+    tokens = sum(len(ids) for ids, _ in mine)
+    return "SFT preparation, thousand tokens/s", "trl SFTTrainer", ours, peer, tokens / 1e3
+
+
 def signatures_cell(documents: list[str]) -> Cell:
     """MinHash sketches of 14 x 8 hashes over 5-grams of words."""
     from datatrove.pipeline.dedup import MinhashDedupSignature
@@ -170,7 +233,7 @@ def megabytes(documents: list[str]) -> float:
     return sum(len(text.encode()) for text in documents) / 1e6
 
 
-CELLS = (tokens_cell, signatures_cell, repetition_cell, packing_cell, plan_cell)
+CELLS = (tokens_cell, sft_cell, signatures_cell, repetition_cell, packing_cell, plan_cell)
 
 
 def measure(cell: Callable[[list[str]], Cell], documents: list[str], runs: int) -> dict:

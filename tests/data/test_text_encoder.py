@@ -1,11 +1,14 @@
 """Pieces to ids: borders between tokens, and prompts that read as they do alone."""
 
+import random
+
 import pytest
 from chat_tokenizers import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from alignment.data.chat import load_chat
+from alignment.data.fast_tokens import make_engine
 from alignment.data.text_encoder import Piece, TextEncoder
 from alignment.errors import DataError
 from alignment.recipe.schema import ChatSpec
@@ -77,3 +80,45 @@ def test_sentencepiece_adds_no_space_in_the_middle_of_a_text(kind):
     ids, ranges = encoder.encode(pieces)
     assert [encoder.decode(ids, *span) for span in ranges[1:]] == ["</s>x", "the"]
     assert encoder.decode(ids, 0, len(ids)).endswith("user:</s>xthe")
+
+
+FRAGMENTS = (
+    "a",
+    "xy",
+    "x",
+    "y",
+    "\n",
+    "\n\n",
+    " ",
+    "  xy",
+    "The",
+    " is",
+    "é",
+    "日本",
+    "'s",
+    "12",
+    "{special}",
+    "{special}",
+)
+
+
+@pytest.mark.parametrize("kind", ["own", "bytes", "bytes_split"])
+def test_the_fast_engine_gives_the_same_ids_and_ranges(tokenizer, kind) -> None:
+    """Of 3,000 lists of pieces whose borders fall anywhere: inside of words, spaces and beside special tokens."""
+    chosen = tokenizer if kind == "own" else make_tokenizer("chatml", kind)
+    engine = make_engine(chosen, [])
+    slow, fast = TextEncoder(chosen), TextEncoder(chosen, engine)
+    assert fast.engine is not None
+    rng, used = random.Random(0), 0
+    specials = sorted(slow.special_ids)
+    for _ in range(3000):
+        texts = ["".join(rng.choices(FRAGMENTS, k=rng.randrange(5))) for _ in range(rng.randrange(1, 6))]
+        pieces = [Piece(text.replace("{special}", rng.choice(specials)), trained=rng.random() < 0.4) for text in texts]
+        used += fast._encode_sections(pieces) is not None
+        assert fast.encode(pieces) == slow.encode(pieces), pieces
+    assert used > 1000
+
+
+def test_an_engine_is_left_aside_where_an_added_token_takes_the_spaces_beside_it() -> None:
+    chosen = make_tokenizer("chatml", "bytes_rstrip")
+    assert TextEncoder(chosen, make_engine(chosen, [])).engine is None

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
+from alignment.data.fast_tokens import Engine
 from alignment.errors import DataError
 
 # Text put before a piece that continues a text, so that SentencePiece adds no space to it. Tried in this order.
@@ -33,8 +34,12 @@ class Piece:
 class TextEncoder:
     """Encodes pieces with a fast tokenizer. Never adds a token that the text does not spell."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        """Raises DataError for a tokenizer without offsets."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: Engine | None = None):
+        """Raises DataError for a tokenizer without offsets.
+
+        Args:
+            engine: gives the tokenizer's ids of texts that spell no special token, and there are no other added ones.
+        """
         if not tokenizer.is_fast:
             raise DataError(
                 f"tokenizer: {type(tokenizer).__name__} cannot say which characters a token stands for; a fast tokenizer"
@@ -42,6 +47,9 @@ class TextEncoder:
             )
         self.tokenizer = tokenizer
         self.added_ids = frozenset(tokenizer.added_tokens_decoder)
+        added = tokenizer.added_tokens_decoder.values()
+        # A token that takes spaces beside it, or stands between words only, parts a text in another way than its own spelling does.
+        self.engine = None if any(token.lstrip or token.rstrip or token.single_word for token in added) else engine
         special = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         self.special_ids = special
@@ -57,7 +65,7 @@ class TextEncoder:
         Raises DataError when a piece cannot be kept apart from its neighbours or a literal piece spells a token.
         """
         if not any(piece.literal for piece in pieces):
-            whole = self._encode_whole(pieces)
+            whole = (self._encode_sections(pieces) if self.engine else None) or self._encode_whole(pieces)
             if whole is not None:
                 return whole
         ids: list[int] = []
@@ -92,6 +100,38 @@ class TextEncoder:
         return self._decode(anchor + run)[len(self._decode(anchor)) :]
 
     # ---- one encoding of the whole text
+
+    def _encode_sections(self, pieces: list[Piece]) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """What `_encode_whole` gives, from the sections between special tokens, which do not see each other.
+
+        None where the end of a piece, encoded up to there, is no beginning of its section's ids; `_encode_whole` then decides.
+        """
+        ids: list[int] = []
+        ranges = []
+        open_text, open_at = (
+            "",
+            0,
+        )  # of the section that the piece before left unfinished: text, and where its ids begin
+        for piece in pieces:
+            start, position = len(ids), 0
+            for found in (*self.special_re.finditer(piece.text), None):
+                section = piece.text[position : found.start() if found else None]
+                if section and open_text:
+                    section = open_text + section
+                    encoded = self.engine([section])[0]
+                    if self.special_re.search(section) or encoded[: len(ids) - open_at] != ids[open_at:]:
+                        return None
+                    ids[open_at:] = encoded
+                elif section:
+                    open_at = len(ids)
+                    ids += self.engine([section])[0]
+                if found:
+                    ids.append(self.special_ids[found.group()])
+                    open_text, position = "", found.end()
+                elif section:
+                    open_text = section
+            ranges.append((start, len(ids)))
+        return ids, ranges
 
     def _encode_whole(self, pieces: list[Piece]) -> tuple[list[int], list[tuple[int, int]]] | None:
         text = "".join(piece.text for piece in pieces)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ class TokenColumn:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "TokenColumn":
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        values = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(lengths.sum()))
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
         return cls(values, _offsets(lengths))
 
     def __len__(self) -> int:
