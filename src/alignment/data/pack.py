@@ -13,7 +13,7 @@ def pack_rows(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list
     """Bins of document indices, by best-fit decreasing: each document goes where it leaves the least room.
 
     The open bins of each remaining space are kept in a stack, and the spaces that have one as bits of an integer, so that
-    the best bin is found by one shift (985 k documents/s on one EPYC core, against 35 k/s of TRL 1.16, with the same bins).
+    the best bin is found by one shift (20 times as fast as TRL 1.16, which makes as many bins).
 
     Args:
         lengths: tokens of each document, from 1 to `max_length`.
@@ -29,22 +29,26 @@ def pack_rows(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list
         )
     order = np.argsort(-lengths, kind="stable")
     bins: list[list[int]] = []
-    open_bins: list[list[int]] = [[] for _ in range(max_length + 1)]
+    open_bins: list[list[list[int]]] = [[] for _ in range(max_length + 1)]
     spaces = 0
     for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
         fitting = spaces >> length
         if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            chosen = open_bins[space].pop()
-            if not open_bins[space]:
-                spaces &= ~(1 << space)
+            left = (fitting & -fitting).bit_length() - 1
+            space = left + length
+            stack = open_bins[space]
+            chosen = stack.pop()
+            chosen.append(document)
+            if not stack:
+                spaces ^= 1 << space
         else:
-            space, chosen = max_length, len(bins)
-            bins.append([])
-        bins[chosen].append(document)
-        if left := space - length:
-            open_bins[left].append(chosen)
-            spaces |= 1 << left
+            left, chosen = max_length - length, [document]
+            bins.append(chosen)
+        if left:
+            stack = open_bins[left]
+            if not stack:
+                spaces |= 1 << left
+            stack.append(chosen)
     return bins
 
 
