@@ -67,14 +67,11 @@ def recipe_diff_lines(page: str) -> str:
     return "\n".join(line for line in block.splitlines() if line[:1] in "+-")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "tokenizer" else pytest.mark.slow) for name in QUICKSTART]
-)
+@pytest.mark.parametrize("name", QUICKSTART)
 def test_every_quickstart_recipe_holds(name: str) -> None:
     check_proven(rehearse(GALLERY / f"quickstart/{name}.yaml"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", PER_STAGE)
 def test_a_recipe_of_each_stage_holds_under_each_strategy(name: str, strategy: str) -> None:

@@ -66,6 +66,11 @@ class Beginning(TrainerCallback):
                 path.write_text(json.dumps(vars(self.before)), encoding="utf-8")
         elif path.is_file():
             self.before = Measured(**json.loads(path.read_text(encoding="utf-8")))
+        if context.strategy == "zero3":
+            from alignment.models.deepspeed import forget_module_order
+
+            for engine in (self.trainer.model_wrapped, getattr(self.trainer, "ref_model", None)):
+                forget_module_order(engine)
         if context.strategy == "fsdp2":
             # torch 2.13 fails in the backward pass of an accumulated step when a group of parameters was never gathered before.
             for policy in self.policies:
