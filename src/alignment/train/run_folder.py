@@ -30,6 +30,7 @@ from alignment.report.run_files import DATA_MANIFEST, RECIPE, read_json
 logger = logging.getLogger(__name__)
 EXIT = "exit.json"
 LOCK = ".lock"
+LOCK_SECONDS = 2.0  # the ranks of a command that was just killed may hold it for a moment longer
 HOLDER = ".lock-holder"  # a file of its own: whoever tries the lock empties that one
 PREPARED = "prepared"
 _NUM_SHOWN = 8
@@ -154,7 +155,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_SECONDS)
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.is_file() else "another command"
