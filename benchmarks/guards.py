@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.compare import _processor, _range
-from benchmarks.workload import make_workload
+from benchmarks.workload import CELLS, make_workload, write_configs
 
 RANKS = {"sft": 1, "ddp": 2}
 SAVE_STEPS = 20  # once in 20 steps of half a second: a real run saves every few minutes
@@ -110,7 +110,7 @@ def render(results: dict[str, dict[str, list[dict[str, float]]]], runs: int) -> 
         "",
         f"{time.strftime('%Y-%m-%d')}, {_processor()}, {len(os.sched_getaffinity(0))} cores, no GPU; {versions}.",
         f"`python -m benchmarks.guards --runs {runs}`; medians of {runs} alternating runs, smallest and largest in brackets. SFT of a Llama of "
-        f"4.3 M parameters, 20 steps of 8 rows of up to 256 tokens, bfloat16 compute, one checkpoint of 52 MB. The machine was at work on other things, so the totals say little; the time inside the guard "
+        f"4.3 M parameters, 20 steps of 8 rows of up to 256 tokens, bfloat16 compute, one checkpoint of 52 MB. The time inside the guard "
         "(agreeing after a step, which holds the wait for the slower rank; bringing a checkpoint to the disk and hashing it) is its own.",
         "",
         "| | training with guards (s) | without (s) | a step (ms) | a seal (s) | share of this training | share with a seal every 5 minutes | "
@@ -147,7 +147,8 @@ def main() -> None:
     if arguments.train:
         train(*arguments.train, RANKS[arguments.cells[0]], arguments.guarded)
     folder = arguments.work.resolve()
-    make_workload(folder, ["sft"])
+    make_workload(folder)
+    write_configs(folder, CELLS["sft"], 0)
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     for cell in arguments.cells:
         results[cell] = {"on": [], "off": []}
