@@ -32,6 +32,25 @@ def test_a_key_in_the_wrong_section_does_not_also_break_a_rule_of_the_right_one(
     assert messages(tmp_path, "max_steps: 5\ntrain: {learning_rate: 1e-4}\n") == ["unknown key 'max_steps'"]
 
 
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (" []", "data.train: found an empty list; a list of at least one item was expected"),
+        (
+            "\n    - path: a.jsonl\n      format: messages\n      rows: 1\n      repeat: 2",
+            "data.train.0: give at most one of",
+        ),
+    ],
+)
+def test_a_list_whose_only_item_is_wrong_is_not_called_too_short(tmp_path: Path, sources: str, said: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"stage: sft\nmodel:\n  path: a/b\ndata:\n  train:{sources}\ntrain:\n  max_steps: 1\n  learning_rate: 1.0e-4\n"
+    )
+    [found] = [mistake.message for mistake in read_recipe(path).mistakes]
+    assert found.startswith(said)
+
+
 @pytest.mark.parametrize("wrong", ["learning_rate: x", "learning_rte: 1", "optim: 5"])
 def test_a_rule_is_asked_although_another_key_is_wrong(tmp_path: Path, wrong: str) -> None:
     found = messages(tmp_path, f"train: {{num_train_epochs: 1, max_steps: 5, {wrong}}}\n")

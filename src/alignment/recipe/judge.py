@@ -42,7 +42,7 @@ def judge(
         if error["type"] in _SAID_ELSEWHERE:
             continue
         path, node, alternatives, is_missing = _follow(root, schema, error)
-        if path in found:
+        if path in found or _counts_valid_items_only(node, error):
             continue
         if is_missing:
             found[path] = None if path in meant else _missing(path, node, alternatives)
@@ -75,6 +75,11 @@ def _follow(root: Node, schema: type[BaseModel], error: dict[str, Any]) -> tuple
         name = error["loc"][-1]
         return (*path, name), node, field_kinds(find_section(alternatives, node), name), True
     return path, node, alternatives, False
+
+
+def _counts_valid_items_only(node: Node, error: dict[str, Any]) -> bool:
+    """Whether a list is too short for pydantic because items of it are wrong, which is said of these."""
+    return error["type"] == "too_short" and node.is_list and len(node.items) >= error["ctx"]["min_length"]
 
 
 def _missing(path: Path, node: Node, alternatives: tuple[Kind, ...]) -> Mistake:
