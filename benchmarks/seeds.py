@@ -123,6 +123,10 @@ def main() -> None:
     parser.add_argument("--only-read", action="store_true")
     given = parser.parse_args()
     places = [given.work.absolute() / f"seed-{seed}" for seed in given.seeds]
+    if given.only_read and (
+        absent := [place for place in places if not (place / "runs/quickstart/results.json").is_file()]
+    ):
+        parser.error(f"{absent[0]}: no finished quickstart; one of each seed was expected. Leave --only-read out.")
     for seed, place in zip(given.seeds, places, strict=True):
         if not given.only_read:
             run_seed(seed, place)

@@ -83,23 +83,8 @@ def test_sentencepiece_adds_no_space_in_the_middle_of_a_text(kind):
 
 
 FRAGMENTS = (
-    "a",
-    "xy",
-    "x",
-    "y",
-    "\n",
-    "\n\n",
-    " ",
-    "  xy",
-    "The",
-    " is",
-    "é",
-    "日本",
-    "'s",
-    "12",
-    "{special}",
-    "{special}",
-)
+    "a", "xy", "x", "y", "\n", "\n\n", " ", "  xy", "The", " is", "é", "日本", "'s", "12", "{special}", "{special}",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["own", "bytes", "bytes_split"])

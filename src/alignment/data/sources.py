@@ -3,8 +3,8 @@
 `find_source` is cheap and settles the content hash; `read_source` reads the rows. Local files are never given to the
 cache of `datasets`, so rows that were edited in place are never served stale. Choosing and mixing rows is the mixer's.
 
-Rows that are streamed are stream.py's. A txt file has one row a paragraph. A path is local when it exists, begins with `.`, `/`, `~` or `$`, or ends like a data file;
-every other path is a Hub id.
+Rows that are streamed are stream.py's. A txt file has one row a paragraph. A path is local when it exists, begins with `.`, `/`,
+`~` or `$`, or ends like a data file; every other path is a Hub id.
 """
 
 import os

@@ -108,10 +108,8 @@ class TextEncoder:
         """
         ids: list[int] = []
         ranges = []
-        open_text, open_at = (
-            "",
-            0,
-        )  # of the section that the piece before left unfinished: text, and where its ids begin
+        # Of the section that the piece before left unfinished: its text, and where its ids begin.
+        open_text, open_at = "", 0
         for piece in pieces:
             start, position = len(ids), 0
             for found in (*self.special_re.finditer(piece.text), None):

@@ -1,4 +1,5 @@
-"""A few rows of each source; where there are none on this disk and the Hub gives none, generated ones of its format, with the columns that are read.
+"""A few rows of each source; where there are none on this disk and the Hub gives none, generated ones of its format, with the
+columns that are read.
 
 Rows are written as the source has them, so that `columns`, `roles` and `where` of the recipe are tried too. What cannot
 be reached is said; a source that is there and broken is an error as it would be in training.

@@ -122,9 +122,8 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         self.pad_id = training.prepared.manifest["pad_id"]
         place = partial(place_frozen, accelerator=self.accelerator)
         self.reference = place(reference) if reference is not None else None
-        self.rewards = (
-            rewards if hasattr(model, "reward") else rewards.place(place)
-        )  # one that is a part of it is placed with it
+        # A reward model on the same base is a part of the trained module, and placed with it.
+        self.rewards = rewards if hasattr(model, "reward") else rewards.place(place)
         self.sampler = make_sampler(self)
         self.shaping = Shaping(**{name: getattr(spec, name) for name in Shaping.__dataclass_fields__})
         self.kl = KLController(spec.kl_coef, spec.kl_target, spec.kl_horizon or DEFAULT_HORIZON)
