@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from finished_runs import write_finished_run
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, HfFileSystem, close_session, constants
 from local_hub import TOKEN, LocalHub
 
 
@@ -15,6 +15,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """The server; the client takes its LFS path, as HF_HUB_DISABLE_XET=1 makes it."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # Listings and open connections are kept by address, and the port of an earlier test's hub may be given again.
+    HfFileSystem.clear_instance_cache()
+    close_session()
     with LocalHub() as server:
         yield server
 

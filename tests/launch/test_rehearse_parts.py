@@ -141,6 +141,40 @@ def test_two_splits_of_one_dataset_do_not_get_the_same_generated_rows() -> None:
     assert not one & other
 
 
+PRETRAIN = """stage: pretrain
+model:
+  path: openai-community/gpt2
+data:
+  train:
+    - path: gone.jsonl
+      format: text
+  eval:
+    - path: gone_text.jsonl
+      format: text
+    - path: gone_recall.jsonl
+      format: prompt_completion
+train:
+  max_steps: 10
+  learning_rate: 1.0e-4
+eval:
+  metrics:
+    - metric: bits_per_byte
+      where:
+        part: documents
+    - metric: recall
+      where:
+        part: recall
+"""
+
+
+def test_generated_text_is_not_marked_for_metrics_that_need_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "pretrain.yaml").write_text(PRETRAIN)
+    drawn = rows.draw_rows(load_recipe(tmp_path / "pretrain.yaml"), tmp_path, tmp_path / "scratch")
+    parts = {one.spec.path: {row.get("part") for row in one.rows} for one in drawn}
+    assert parts["gone_text.jsonl"] == {"documents"}
+    assert parts["gone_recall.jsonl"] == {"documents", "recall"}
+
+
 SFT = """stage: sft
 model:
   path: openai-community/gpt2

@@ -118,7 +118,7 @@ def draw_rows(
         same = sum(other == split for other, _ in sources)
         count = max(NUM_ROWS[split] // same, NUM_ROWS[split] // 4)
         count = NUM_DOCUMENTS if recipe.stage == "tokenizer" else count
-        wanted = list(_metric_filters(recipe)) if split == "eval" else []
+        wanted = list(_metric_filters(recipe, spec)) if split == "eval" else []
         missing, rows = _judge(streamed[number], split, wanted) if number in streamed else read[number]
         if missing is None:
             drawn.append(DrawnSource(split, spec, tuple(_choose(rows, count, wanted)), is_streamed=number in streamed))
@@ -208,9 +208,14 @@ def _metrics(recipe: Recipe) -> tuple[MetricSpec, ...]:
     return ()
 
 
-def _metric_filters(recipe: Recipe) -> Iterator[Mapping[str, Any]]:
-    """Values of columns that the recipe's metrics ask for: rows of each are needed."""
+def _metric_filters(recipe: Recipe, source: SourceSpec) -> Iterator[Mapping[str, Any]]:
+    """Values of columns that the recipe's metrics ask for: rows of each are needed.
+
+    Plain text has no prompts: it gets the values of metrics of likelihood only, not those of metrics that generate.
+    """
     for spec in _metrics(recipe):
+        if source.format == "text" and METRICS[spec.metric].needs != "nll":
+            continue
         if spec.where:
             yield dict(spec.where)
         if "described" in METRICS[spec.metric].columns:
