@@ -41,8 +41,9 @@ def test_the_variables_that_accelerate_sets_for_a_config_are_understood(variable
 
 
 def test_a_rank_of_several_machines_knows_its_place(variables):
-    be_rank(variables)
-    assert settle_environment() == LaunchEnvironment(rank=3, local_rank=1, world_size=4, cpu=True, strategy="ddp")
+    be_rank(variables, GROUP_WORLD_SIZE="2")
+    expected = LaunchEnvironment(rank=3, local_rank=1, world_size=4, cpu=True, strategy="ddp", num_machines=2)
+    assert settle_environment() == expected
 
 
 def test_on_gpus_the_shim_is_not_used(variables):

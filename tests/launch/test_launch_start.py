@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import LaunchError, RecipeError
-from alignment.launch import start
+from alignment.launch import restarts, start
 from alignment.launch.configs import find_config
 from alignment.launch.request import TrainRequest
 from alignment.launch.start import launch, launch_processes, make_command
@@ -195,6 +195,25 @@ def test_no_more_cpu_ranks_than_cores_unless_they_are_asked_for(study, monkeypat
     assert sorted(path.name for path in study.glob("rank*")) == ["rank0of2", "rank1of2"]
     assert launch(TrainRequest(RECIPE, accelerate_config="ddp", num_processes=3)) == 0
     assert (study / "rank2of3").exists()
+
+
+@pytest.mark.parametrize(
+    ("rank_0_says", "code", "reason"), [(4, 4, "said by rank 0"), (None, 5, "rank 0 did not say how the run ended")]
+)
+def test_one_of_several_machines_waits_for_the_word_of_rank_0(study, monkeypatch, rank_0_says, code, reason):
+    path = study / "runs/study/sft" / EXIT
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"code": 75}))
+    says = f"open({str(path)!r}, 'w').write({json.dumps({'code': rank_0_says, 'reason': 'said by rank 0'})!r})"
+    child = f"{says if rank_0_says else 'pass'}; raise SystemExit(1)"  # accelerate's launcher turns everything into 1
+    monkeypatch.setattr(start, "make_command", lambda *_: [sys.executable, "-c", child])
+    monkeypatch.setattr(start, "has_gpu", lambda: False)
+    monkeypatch.setattr(restarts, "RANK_0_SECONDS", 0.3)
+    recipe = load_recipe(RECIPE)
+    assert launch_processes(TrainRequest(RECIPE, num_processes=4, num_machines=2), recipe, find_config("ddp")) == code
+    ended = json.loads(path.read_text())
+    assert ended["code"] == code
+    assert ended["reason"].startswith(reason)
 
 
 @pytest.mark.parametrize("removes", [False, True], ids=["before it began", "when it had begun"])

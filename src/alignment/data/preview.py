@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -191,55 +192,50 @@ def print_reports(prepared: Prepared, console: Console | None = None) -> None:
 
 
 def _print_tables(mixture: Sequence[dict], encode: dict[str, dict], console: Console) -> None:
-    columns = (
-        "split",
-        "source",
-        "format",
-        "asked",
-        "available",
-        "obtained",
-        "unique",
-        "kept",
-        "tokens",
-        "trained_tokens",
-    )
-    table = Table(title="Mixture", title_justify="left")
-    for name in columns:
-        is_text = name in ("split", "source", "format", "asked")
-        table.add_column(name.replace("_", " "), justify="left" if is_text else "right", overflow="fold")
+    table = _make_table("Mixture", ("source", "asked"), ("obtained", "kept", "tokens", "trained"))
     for row in mixture:
-        table.add_row(*(_cell(row[name]) for name in columns))
+        obtained = f"{_cell(row['obtained'])} of {_cell(row['available'])}"
+        cells = (obtained, *(_cell(row[name]) for name in ("kept", "tokens", "trained_tokens")))
+        table.add_row(row["split"], f"{row['source']}, {row['format']}", row["asked"], *cells)
     console.print(table)
     _print_lengths(mixture, console)
-    table = Table(title="Encoding", title_justify="left")
-    for name in ("split", "rows", "kept", "dropped", "truncated", "split in pieces", "longest"):
-        table.add_column(name, justify="left" if name == "split" else "right")
+    numbers = ("rows", "kept", "truncated", "split in pieces", "longest")
+    table = _make_table("Encoding", (), numbers, ("dropped",))
     for split, report in encode.items():
-        dropped = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()) or "0"
-        cells = [
-            report["rows"],
-            report["kept"],
-            dropped,
-            *(report.get(key) for key in ("truncated", "split", "longest")),
-        ]
-        table.add_row(split, *map(_cell, cells))
+        cells = (report.get(key) for key in ("rows", "kept", "truncated", "split", "longest"))
+        table.add_row(split, *map(_cell, cells), _say_dropped(report))
     console.print(table)
 
 
 def _print_lengths(mixture: Sequence[dict], console: Console) -> None:
-    """Of each source the length of its rows, and what was lost of it."""
-    table = Table(title="Rows of each source, lengths in tokens", title_justify="left")
-    names = ("min", "p50", "p95", "max")
-    for name in ("split", "source", *names, "truncated", "dropped"):
-        table.add_column(name, justify="left" if name in ("split", "source", "dropped") else "right", overflow="fold")
+    """Of each source the length of its rows, how many are different, and what was lost."""
+    numbers = ("min", "p50", "p95", "max")
+    table = _make_table(
+        "Rows of each source, lengths in tokens", ("source",), (*numbers, "unique", "cut"), ("dropped",)
+    )
     for row in mixture:
-        if not row.get("lengths"):
-            continue
-        dropped = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items()) or "0"
-        cells = [*(row["lengths"][name] for name in names), row["truncated"]]
-        table.add_row(row["split"], row["source"], *map(_cell, cells), dropped)
+        if row.get("lengths"):
+            cells = (*(row["lengths"][name] for name in numbers), row["unique"], row["truncated"])
+            table.add_row(row["split"], row["source"], *map(_cell, cells), _say_dropped(row))
     if table.rows:
         console.print(table)
+
+
+def _make_table(title: str, texts: Sequence[str], numbers: Sequence[str], last: Sequence[str] = ()) -> Table:
+    """A table of splits whose texts are broken where the terminal is narrow, and whose numbers are not."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("split", no_wrap=True)
+    for name in texts:
+        table.add_column(name, overflow="fold", min_width=9)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in last:
+        table.add_column(name, overflow="fold", min_width=9)
+    return table
+
+
+def _say_dropped(report: dict) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()) or "0"
 
 
 def _cell(value: Any) -> str:

@@ -29,6 +29,7 @@ class LaunchEnvironment:
     cpu: bool = True  # no GPU is used
     strategy: str = "single"  # single, ddp, zero1, zero2, zero3 or fsdp2
     supervised: bool = False  # by a launcher of ours, which watches the ranks' signs of life
+    num_machines: int = 1
 
 
 def settle_environment() -> LaunchEnvironment:
@@ -50,6 +51,7 @@ def settle_environment() -> LaunchEnvironment:
         rank=_read_int("RANK", 0),
         local_rank=_read_int("LOCAL_RANK", 0),
         world_size=_read_int("WORLD_SIZE", 1),
+        num_machines=_read_int("GROUP_WORLD_SIZE", 1),  # torch's agents set it
         cpu=cpu,
         strategy=strategy,
         supervised=is_supervised(),

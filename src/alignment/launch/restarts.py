@@ -17,6 +17,7 @@ from alignment.train.run_folder import EXIT, write_exit
 
 logger = logging.getLogger(__name__)
 DEFECT = 1  # a traceback, as the network's in the ranks that another one left
+RANK_0_SECONDS = 15.0
 KEPT = (0, RecipeError.code)
 
 
@@ -47,6 +48,8 @@ def supervise(
         before, held = _stamp(run_dir), read_incidents(run_dir)
         watch, began = Watch(run_dir, hang_timeout(recipe)), time.time()
         code = attempt(watch)
+        if code == DEFECT and not lost_codes:
+            _wait_for_rank_0(run_dir, before)
         written = read_json(run_dir / EXIT).get("code") if _is_new(run_dir, before) else None
         lost = watch.found is not None or (code in lost_codes and written in (None, DEFECT))
         if watch.found is not None:
@@ -71,6 +74,10 @@ def _settle(
 ) -> int:
     """Makes exit.json say what ended the launch where rank 0 could not know it; returns the code of the command."""
     if not lost_codes:  # one of several machines, which knows of its own ranks alone
+        if written is None and code == DEFECT:
+            code, what = LaunchError.code, "rank 0 did not say how the run ended; its machine may be lost"
+            write_exit(run_dir, code, f"{what}: see the output of all machines", command)
+            logger.error("%s; the same command goes on from the last checkpoint.", what)
         return written if written is not None else code
     lost = find_lost(run_dir, began)
     if code == DEFECT and DEFECT in lost_codes:  # accelerate's launcher turns every failure into 1
@@ -89,6 +96,13 @@ def find_lost(run_dir: Path, began: float) -> str:
     """`rank 1 (in step 3)` for ranks whose last sign of life is from the midst of the steps; empty when there are none."""
     beats = [beat for beat in read_beats(run_dir) if beat["time"] > began and beat["doing"] != RESTING]
     return ", ".join(f"rank {beat['rank']} (in step {beat['step'] + 1})" for beat in beats)
+
+
+def _wait_for_rank_0(run_dir: Path, before: int | None) -> None:
+    """It is on another machine, and ends when this one's ranks do."""
+    until = time.monotonic() + RANK_0_SECONDS
+    while not _is_new(run_dir, before) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _stamp(run_dir: Path) -> int | None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -130,7 +131,29 @@ def _run(
             if environment.world_size > 1:  # other ranks wait in this one's collectives: who started them starts anew
                 raise
             logger.warning("%s", error)
+        except RuntimeError as error:
+            # A launcher of ours that has all ranks below it knows better which of them was lost.
+            is_watched = environment.supervised and environment.num_machines == 1
+            lost = None if is_watched else _lost_peer(error, run_dir, environment)
+            if lost is None:
+                raise
+            raise lost from error
         free_memory()
+
+
+def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironment) -> LaunchError | None:
+    """The end of a rank that others left in the midst of a collective; None where the error is another one."""
+    import torch
+
+    # gloo has no class of its own for it.
+    if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+        return None
+    found = re.sub(r"^\[\S*\] ", "", str(error).partition("\n")[0])[:120]
+    return LaunchError(
+        f"{run_dir}: rank {environment.rank} lost the others in step, or the network to them ({found}); {environment.world_size} ranks "
+        f"on {environment.num_machines} machines were expected to the end. See which of them ended first; the same command goes on "
+        "from the last checkpoint."
+    )
 
 
 def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:

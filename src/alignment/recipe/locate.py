@@ -127,7 +127,9 @@ def _advise_path(path: Path) -> str:
     if path.is_dir():
         return "a file was expected"
     folder = path.parent
-    names = sorted(other.name for other in folder.glob("*.yaml")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(other.name for other in folder.glob("*.yaml"))
     near = difflib.get_close_matches(path.name, names, 1)
     if near:
         return f"did you mean {folder / near[0]}?"
