@@ -117,6 +117,20 @@ def test_a_reward_model_of_axolotl(tmp_path: Path) -> None:
     assert recipe.data.train[0].format == "preference"
 
 
+@pytest.mark.parametrize("text", [other.TRL_DPO, other.LLAMA_FACTORY_SFT, other.AXOLOTL_SFT])
+def test_code_of_a_repository_is_left_out_unless_a_commit_says_which(tmp_path: Path, text: str) -> None:
+    path = convert(tmp_path, text + "trust_remote_code: true\n")
+    assert check_files([path], [])[0].errors == []
+    assert "transformers has the architecture itself" in path.read_text().partition("taken to be so:")[2]
+    assert load_recipe(path).model.trust_remote_code is False
+
+
+def test_code_of_a_commit_is_carried(tmp_path: Path) -> None:
+    pinned = f"model_revision: {'0a' * 20}\ntrust_remote_code: true\n"
+    recipe = load_recipe(convert(tmp_path, other.TRL_DPO + pinned))
+    assert (recipe.model.trust_remote_code, recipe.model.revision) == (True, "0a" * 20)
+
+
 def test_every_key_of_the_source_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The bug to catch: a key that the conversion never looks at, and that nobody hears of."""
     path = convert(tmp_path, other.TRL_DPO + "use_quantum_optimiser: true\npush_to_hub: true\n", code=2)

@@ -11,6 +11,7 @@ from alignment.convert.training import (
     convert_duration,
     convert_optimizer,
     convert_precision,
+    convert_remote_code,
     convert_schedule,
     convert_steps,
     count_steps,
@@ -83,8 +84,7 @@ def _convert_model(draft: Draft) -> None:
     flash, sdpa = draft.take("flash_attention"), draft.take("sdp_attention")
     if kernel or flash or sdpa:
         draft.set("model.attn_implementation", kernel or ("flash_attention_2" if flash else "sdpa"))
-    if draft.take("trust_remote_code"):
-        draft.set("model.trust_remote_code", True)
+    convert_remote_code(draft)
     adapter = draft.take("adapter")
     if not adapter:
         draft.leave("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear")

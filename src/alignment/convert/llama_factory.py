@@ -16,6 +16,7 @@ from alignment.convert.training import (
     convert_duration,
     convert_optimizer,
     convert_precision,
+    convert_remote_code,
     convert_schedule,
     convert_steps,
     count_steps,
@@ -95,8 +96,7 @@ def _convert_model(draft: Draft, model: str) -> None:
         draft.set("model.revision", revision)
     if kernel := KERNELS.get(draft.take("flash_attn", "auto")):
         draft.set("model.attn_implementation", kernel, "its flash_attn")
-    if draft.take("trust_remote_code"):
-        draft.set("model.trust_remote_code", True)
+    convert_remote_code(draft)
     if any(word in model.upper() for word in ("AWQ", "GPTQ", "AQLM")):
         draft.differs.append(f"{model} is quantised already; a 16-bit model is trained here: name the original.")
     peft, quant = draft.take("peft_config", {}), draft.take("quant_config", {})

@@ -7,6 +7,7 @@ import math
 from typing import Any, get_args
 
 from alignment.convert.draft import Draft
+from alignment.recipe.places import keeps_its_code
 from alignment.recipe.schema import SCHEDULER_KWARGS, Optimizer, Scheduler
 
 # Names of the same optimiser.
@@ -24,8 +25,22 @@ WITHOUT_EFFECT = (
     "resume_from_checkpoint", "gradient_checkpointing_kwargs", "use_liger_kernel", "tf32", "average_tokens_across_devices", "env",
     "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "group_by_length", "ddp_find_unused_parameters",
     "torch_compile", "include_tokens_per_second", "wandb_project", "wandb_entity", "wandb_name", "wandb_watch", "wandb_log_model",
-    "overwrite_cache", "plot_loss", "low_cpu_mem_usage", "eval_on_start", "trust_remote_code",
+    "overwrite_cache", "plot_loss", "low_cpu_mem_usage", "eval_on_start",
 )  # fmt: skip
+
+
+def convert_remote_code(draft: Draft) -> None:
+    """Carries `trust_remote_code` where the code stays what it is; our recipes run no other. The path must have been set."""
+    if not draft.take("trust_remote_code"):
+        return
+    model = draft.values["model"]
+    if keeps_its_code(model.get("path") or ".", model.get("revision")):
+        draft.set("model.trust_remote_code", True)
+        return
+    draft.assumed.append(
+        "transformers has the architecture itself; where it has not, loading fails: then set model.trust_remote_code, and "
+        "model.revision to the commit whose code you have read."
+    )
 
 
 def convert_batch(

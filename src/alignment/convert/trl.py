@@ -15,6 +15,7 @@ from alignment.convert.training import (
     convert_duration,
     convert_optimizer,
     convert_precision,
+    convert_remote_code,
     convert_schedule,
     convert_steps,
     count_steps,
@@ -110,8 +111,7 @@ def _convert_model(draft: Draft) -> None:
     kernel = draft.take("attn_implementation", "flash_attention_2" if draft.take("use_flash_attention_2") else None)
     if kernel is not None:
         draft.set("model.attn_implementation", kernel)
-    if draft.take("trust_remote_code"):
-        draft.set("model.trust_remote_code", True)
+    convert_remote_code(draft)
     draft.carry("tokenizer.path", "tokenizer_name_or_path")
     if not draft.take("use_peft") and not draft.take("lora_r"):
         draft.leave("lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit")

@@ -1,9 +1,11 @@
 """Whether a path of a recipe means this disk or the Hub, as far as the text alone says; what exists here is for the reader to look up."""
 
+import re
 from pathlib import Path
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 RUNS = "runs/"  # the folder of all run folders, in the current folder
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HERE = (".", "/", "~", "$")
 
 
@@ -26,3 +28,8 @@ def place_data(path: str, recipe_dir: Path) -> Path:
 def means_local_model(path: str) -> bool:
     """Of a model or tokenizer: a path that no Hub model can have, or one into the run folders."""
     return path.startswith((*_HERE, RUNS)) or path.count("/") > 1
+
+
+def keeps_its_code(path: str, revision: str | None) -> bool:
+    """Of a model: whether Python that comes with it stays what somebody has read, as in a folder or at a commit."""
+    return means_local_model(path) or _COMMIT.fullmatch(revision or "") is not None

@@ -6,7 +6,6 @@ Reading YAML, locating mistakes and suggesting names is the loader's; nothing he
 """
 
 import difflib
-import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
 from alignment.recipe.model_config import BrokenRule, ModelConfigSpec
-from alignment.recipe.places import means_local_model
+from alignment.recipe.places import keeps_its_code
 
 # ------------------------------------------------------------------------------------------------ scalars
 
@@ -69,8 +68,6 @@ class Spec(BaseModel):
 
 # ------------------------------------------------------------------------------------------------ model
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
 
 def _one_origin(model: "ModelSpec") -> None:
     if (model.path is None) == (model.config is None):
@@ -84,8 +81,7 @@ def _revision_of_path(model: "ModelSpec") -> None:
 
 def _code_is_pinned(model: "ModelSpec | LoadedModelSpec") -> None:
     """Code that may change under its name is run by nobody who has read it."""
-    from_hub = model.path is not None and not means_local_model(model.path)
-    if model.trust_remote_code and from_hub and not _COMMIT.fullmatch(model.revision or ""):
+    if model.trust_remote_code and model.path is not None and not keeps_its_code(model.path, model.revision):
         raise BrokenRule(
             "'trust_remote_code' runs Python of that repository: give the 'revision' that you have read, a commit of 40 hex digits "
             "(a folder's path begins with ./)",
