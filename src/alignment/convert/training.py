@@ -33,8 +33,8 @@ def convert_remote_code(draft: Draft) -> None:
     """Carries `trust_remote_code` where the code stays what it is; our recipes run no other. The path must have been set."""
     if not draft.take("trust_remote_code"):
         return
-    model = draft.values["model"]
-    if keeps_its_code(model.get("path") or ".", model.get("revision")):
+    model = draft.values.get("model", {})
+    if keeps_its_code(model.get("path", ""), model.get("revision")):
         draft.set("model.trust_remote_code", True)
         return
     draft.assumed.append(

@@ -146,9 +146,9 @@ def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironmen
     import torch
 
     # gloo has no class of its own for it.
-    if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+    if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
         return None
-    found = re.sub(r"^\[\S*\] ", "", str(error).partition("\n")[0])[:120]
+    found = re.sub(r"^\[\S*\] ", "", re.split(r"\. |\n", str(error))[0])[:120]
     return LaunchError(
         f"{run_dir}: rank {environment.rank} lost the others in step, or the network to them ({found}); {environment.world_size} ranks "
         f"on {environment.num_machines} machines were expected to the end. See which of them ended first; the same command goes on "
