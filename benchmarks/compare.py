@@ -1,10 +1,11 @@
 """Our `alignment train` beside TRL's own command line, on the same rows and model, run by run in turn.
 
-    python -m benchmarks.compare [--runs 5] [--cells sft reward ...] [--out benchmarks/results/NAME.md]
+    python -m benchmarks.compare [--gpu] [--runs 5] [--cells sft reward ...] [--out benchmarks/results/NAME.md]
 
 Both sides are whole commands: what is measured is what a user waits for. Seconds to the first step count from the start
 of the command to the arrival of the first logged loss; tokens per second leave out the first steps and count no padding;
-memory is the largest resident set of any process of the command; CPU seconds are those of all its processes.
+memory is the largest resident set of any process of the command; CPU seconds are those of all its processes. With --gpu the
+model and the rows are larger, and memory of the GPU is what torch says at the end of the process: the most that tensors held.
 """
 
 import argparse
@@ -16,20 +17,33 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.workload import CELLS, Cell, make_workload, write_configs
+from benchmarks.workload import CELLS, CPU, GPU, Cell, Scale, make_workload, write_configs
 
 SKIPPED_STEPS = 5
+PEAK_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}  # dense bfloat16, by the data sheets
 METRICS = {
     "first_step_s": "seconds to first step",
     "tokens_per_s": "tokens/s",
     "memory_mib": "peak memory MiB",
     "cpu_s": "CPU seconds",
     "wall_s": "wall seconds",
+    "gpu_mib": "peak GPU memory MiB",
 }
+# Read by every Python process of a command, before its own code.
+SITE = """import atexit, os, sys
+
+def write():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with open(os.environ["GPU_PEAKS"], "a") as file:
+            file.write(f"{torch.cuda.max_memory_allocated() / 2**20}\\n")
+
+atexit.register(write)
+"""
 LOSS_LINE = re.compile(r"'loss'")
 TOKENS = re.compile(r"'num_tokens': '?([\d.e+]+)")
 
@@ -43,6 +57,7 @@ class Measured:
     wall_s: float
     cpu_s: float
     memory_mib: float
+    gpu_mib: float | None = None
 
     def figures(self) -> dict[str, float]:
         """The compared numbers. Both sides shuffle, so a window of steps does not hold the same rows: tokens are counted."""
@@ -54,7 +69,7 @@ class Measured:
             "memory_mib": self.memory_mib,
             "cpu_s": self.cpu_s,
             "wall_s": self.wall_s,
-        }
+        } | ({} if self.gpu_mib is None else {"gpu_mib": self.gpu_mib})
 
 
 def run_command(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[Measured, str]:
@@ -63,6 +78,8 @@ def run_command(command: list[str], folder: Path, environment: dict[str, str]) -
     Raises:
         RuntimeError: it failed; the message holds the end of its output.
     """
+    peaks = Path(environment.get("GPU_PEAKS", os.devnull))
+    peaks.write_text("")
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -79,7 +96,8 @@ def run_command(command: list[str], folder: Path, environment: dict[str, str]) -
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
     wall = time.perf_counter() - begun
-    return Measured(seconds, tokens, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), output
+    gpu_mib = max(map(float, peaks.read_text().split()), default=None)
+    return Measured(seconds, tokens, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, gpu_mib), output
 
 
 def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
@@ -94,17 +112,13 @@ def run_ours(cell: Cell, folder: Path, run: int, environment: dict[str, str]) ->
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     seconds, tokens = [line["time"] - begun for line in steps], [line["tokens"] for line in steps]
-    return Measured(seconds, tokens, measured.wall_s, measured.cpu_s, measured.memory_mib)
+    return replace(measured, step_seconds=seconds, step_tokens=tokens)
 
 
 def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> Measured:
     """`trl sft|reward|dpo` with the same settings."""
-    command = [
-        str(Path(sys.executable).parent / "trl"),
-        cell.stage,
-        "--config",
-        str(folder / f"trl-{cell.name}.yaml"),
-    ]
+    program = "import sys; from trl.cli import main; sys.exit(main())"  # the program `trl`
+    command = [sys.executable, "-c", program, cell.stage, "--config", str(folder / f"trl-{cell.name}.yaml")]
     measured, output = run_command(
         [*command, "--output_dir", str(folder / f"trl-{cell.name}-{run}")], folder, environment
     )
@@ -113,7 +127,7 @@ def run_trl(cell: Cell, folder: Path, run: int, environment: dict[str, str]) -> 
     return measured
 
 
-def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[float]]]:
+def compare(cell: Cell, scale: Scale, folder: Path, runs: int) -> dict[str, dict[str, list[float]]]:
     """Alternates both sides; returns side -> metric -> one value a run."""
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
@@ -122,9 +136,14 @@ def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[flo
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if scale.gpu:
+        (folder / "site").mkdir(exist_ok=True)
+        (folder / "site/sitecustomize.py").write_text(SITE)
+        path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
+        environment |= {"PYTHONPATH": path, "GPU_PEAKS": str(folder / "peaks.txt")}
     table: dict[str, dict[str, list[float]]] = {"ours": {}, "trl": {}}
     for run in range(runs):
-        write_configs(folder, cell, seed=run)
+        write_configs(folder, cell, scale, seed=run)
         for side, runner in (("ours", run_ours), ("trl", run_trl))[:: 1 if run % 2 == 0 else -1]:
             figures = runner(cell, folder, run, environment).figures()
             for name, value in figures.items():
@@ -133,24 +152,29 @@ def compare(cell: Cell, folder: Path, runs: int) -> dict[str, dict[str, list[flo
     return table
 
 
-def render(results: dict[str, dict], cells: list[Cell], runs: int) -> str:
+def render(results: dict[str, dict], cells: list[Cell], scale: Scale, runs: int) -> str:
     """The committed page: settings, medians, ratios and the range of every figure."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate"))
     lines = [
         "# Beside TRL's command line",
         "",
-        f"{time.strftime('%Y-%m-%d')}, {_processor()}, {len(os.sched_getaffinity(0))} cores, no GPU; Python "
+        f"{time.strftime('%Y-%m-%d')}, {_processor()}, {len(os.sched_getaffinity(0))} cores, {_gpu() if scale.gpu else 'no GPU'}; Python "
         f"{platform.python_version()}, {versions}.",
-        f"`python -m benchmarks.compare --runs {runs}`; medians of {runs} alternating runs, each with another seed for both, smallest and "
+        f"`python -m benchmarks.compare {'--gpu ' if scale.gpu else ''}--runs {runs}`; medians of {runs} alternating runs, each with another seed for both, smallest and "
         "largest in brackets.",
         "",
     ]
     for cell in cells:
-        lines += [f"## {cell.name}", "", cell.settings, "", "| | ours | TRL | ours / TRL |", "|---|---|---|---|"]
+        lines += [f"## {cell.name}", "", cell.settings(scale), "", "| | ours | TRL | ours / TRL |", "|---|---|---|---|"]
         for metric, label in METRICS.items():
-            ours, trl = (results[cell.name][side][metric] for side in ("ours", "trl"))
+            ours, trl = (results[cell.name][side].get(metric) for side in ("ours", "trl"))
+            if ours is None:
+                continue
             ratio = statistics.median(ours) / statistics.median(trl)
             lines.append(f"| {label} | {_range(ours)} | {_range(trl)} | **{ratio:.2f}** |")
+            if metric == "tokens_per_s" and scale.gpu and cell.stage == "sft" and _gpu() in PEAK_FLOPS:
+                shares = [6 * scale.parameters * statistics.median(one) / PEAK_FLOPS[_gpu()] for one in (ours, trl)]
+                lines.append(f"| MFU, 6 FLOPs a parameter and token | {shares[0]:.1%} | {shares[1]:.1%} | |")
         lines.append("")
     return "\n".join(lines)
 
@@ -166,6 +190,12 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0)
+
+
 def main() -> None:
     """Runs the chosen cells and prints or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
@@ -173,11 +203,13 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", default=list(CELLS))
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--gpu", action="store_true", help="a larger model and longer rows, on the first GPU")
     arguments = parser.parse_args()
+    scale = GPU if arguments.gpu else CPU
     cells = [CELLS[name] for name in arguments.cells]
-    make_workload(arguments.work.resolve())
-    results = {cell.name: compare(cell, arguments.work.resolve(), arguments.runs) for cell in cells}
-    page = render(results, cells, arguments.runs)
+    make_workload(arguments.work.resolve(), scale)
+    results = {cell.name: compare(cell, scale, arguments.work.resolve(), arguments.runs) for cell in cells}
+    page = render(results, cells, scale, arguments.runs)
     print(page)
     if arguments.out:
         arguments.out.write_text(page, encoding="utf-8")

@@ -263,7 +263,7 @@ def test_fresh_sets_the_folder_aside_before_the_ranks_write_logs_into_it(study, 
 def run_processes(study: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> int:
     """`launch_processes` with a Python program in the place of accelerate."""
     monkeypatch.setattr(start, "make_command", lambda *_: [sys.executable, "-c", code])
-    monkeypatch.setattr(start, "_check_gpus", lambda *_: None)
+    monkeypatch.setattr(start, "_check_gpus", lambda *_: 2)
     request = TrainRequest(RECIPE, accelerate_config="ddp")
     return launch_processes(request, load_recipe(RECIPE), find_config("ddp"))
 
@@ -298,3 +298,17 @@ def test_more_processes_than_gpus_are_refused(study, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(LaunchError, match="4 GPUs are visible here; one GPU a process was expected"):
         launch_processes(TrainRequest(RECIPE), load_recipe(RECIPE), find_config("ddp"))
+
+
+@pytest.mark.parametrize(("name", "launched"), [("ddp", False), ("fsdp2", True), ("zero2", True)])
+def test_on_one_gpu_ddp_is_one_process(study, monkeypatch, name, launched):
+    """accelerate refuses to launch a single process of MULTI_GPU; the strategies that shard have an engine of their own."""
+    import torch
+
+    commands = []
+    monkeypatch.setattr(start, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(start, "run_child", lambda command, watch: commands.append(command) or 0)
+    request = TrainRequest(RECIPE, accelerate_config=name, num_processes=1)
+    assert launch_processes(request, load_recipe(RECIPE), find_config(name)) == 0
+    assert ("accelerate.commands.launch" in commands[0]) == launched

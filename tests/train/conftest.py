@@ -10,14 +10,7 @@ import study as written
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory) -> Path:
     """A folder with study/ and runs/study/{tokenizer,pretrain,sft}; sft is a merged LoRA run."""
-    folder = tmp_path_factory.mktemp("finished")
-    written.write_study(folder)
-    written.write_recipe(folder, "sft", written.CHAT.format(lora=written.LORA, steps=10))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for name in ("tokenizer", "pretrain", "sft"):
-            assert written.run(name) == 0
-    return folder
+    return written.make_finished(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

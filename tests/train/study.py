@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from alignment.launch.request import TrainRequest
 from alignment.launch.worker import run_worker
 
@@ -138,6 +140,19 @@ def write_study(folder: Path) -> None:
         (study / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     write_recipe(folder, "tokenizer", TOKENIZER)
     write_recipe(folder, "pretrain", PRETRAIN)
+
+
+def make_finished(folder: Path, hidden_size: int = 32) -> Path:
+    """Writes the study into `folder` and trains tokenizer, pretrain and sft, a LoRA run that is merged."""
+    write_study(folder)
+    narrow, wide = (f"hidden_size: {size}\n    intermediate_size: {2 * size}" for size in (32, hidden_size))
+    write_recipe(folder, "pretrain", PRETRAIN.replace(narrow, wide))
+    write_recipe(folder, "sft", CHAT.format(lora=LORA, steps=10))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("tokenizer", "pretrain", "sft"):
+            assert run(name) == 0
+    return folder
 
 
 def write_recipe(folder: Path, name: str, text: str) -> Path:

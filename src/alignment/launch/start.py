@@ -136,7 +136,9 @@ def launch_processes(request: TrainRequest, recipe: Recipe, config: LaunchConfig
             return 0
         request = replace(request, fresh=False)
     if config is not None and has_gpu():
-        _check_gpus(request, config)
+        asked = _check_gpus(request, config)
+        if asked == 1 and config.strategy == SEVERAL:
+            config = None  # accelerate 1.15 refuses MULTI_GPU of one process, which needs no launcher
     command = make_command(request, recipe, config)
     return supervise(
         lambda watch: run_child(command, watch),
@@ -187,8 +189,8 @@ def _precision(recipe: Recipe) -> str:
     return "bf16" if resolve_bf16(train.bf16) else "no"
 
 
-def _check_gpus(request: TrainRequest, config: LaunchConfig) -> None:
-    """More processes than GPUs would fail one by one, each with a traceback of CUDA's."""
+def _check_gpus(request: TrainRequest, config: LaunchConfig) -> int:
+    """Processes that are asked for; more than GPUs would fail one by one, each with a traceback of CUDA's."""
     import torch
 
     machines, visible = request.num_machines or 1, torch.cuda.device_count()
@@ -199,3 +201,4 @@ def _check_gpus(request: TrainRequest, config: LaunchConfig) -> None:
             f"{source}: {asked} processes on {machines} machine(s), and {visible} GPUs are visible here; one GPU a process was "
             f"expected. Give --num_processes {visible * machines}."
         )
+    return asked

@@ -151,7 +151,7 @@ class LoraSpec(Spec):
     modules_to_save: Strings = Field((), description="modules trained whole beside the adapters, e.g. embed_tokens")
     use_dora: bool = Field(False, description="weight-decomposed LoRA, https://arxiv.org/abs/2402.09353")
     use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r), https://arxiv.org/abs/2312.03732")
-    load_in_4bit: bool = Field(False, description="QLoRA: base weights in nf4; needs the [qlora] extra and a GPU")
+    load_in_4bit: bool = Field(False, description="QLoRA: base weights in nf4; needs the [qlora] extra")
     save: Literal["merged", "adapter"] = Field(
         "merged", description="merged: final/ is a whole model; adapter: only it"
     )

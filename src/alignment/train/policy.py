@@ -5,7 +5,9 @@ adapter is never left to a library: a merged start is whole before a new adapter
 loaded as trainable, and `train/begin.py` compares its scores with the parent's receipt.
 """
 
+import importlib.util
 import logging
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from alignment.models.gathered import whole_parameter
 from alignment.models.load import Kind, Start, load_weights, read_base, read_saved_dtype, resolve_start, whole_weights
 from alignment.models.lora import add_adapter, continue_adapter, merge_adapter
 from alignment.train.part import PartView
+from alignment.train.precision import check_attention
 from alignment.train.training import Training
 
 logger = logging.getLogger(__name__)
+QUANTIZATION = "quantization_config"
 ONE_DTYPE_STRATEGIES = ("zero3", "fsdp2")  # they deal out tensors that must not mix dtypes
 
 
@@ -117,9 +121,14 @@ def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedMode
 
 
 def load_whole(start: Start, kind: Kind, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    """The model that `start` names; an adapter is merged into its base."""
+    """The model that `start` names; an adapter is merged into its base, in fp32, before anything is quantised."""
     if start.adapter is None:
         return load_weights(kind, start.model, revision=start.revision, dtype=dtype, **options)
+    if QUANTIZATION in options:
+        with tempfile.TemporaryDirectory() as folder:
+            further = {name: value for name, value in options.items() if name != QUANTIZATION}
+            load_whole(start, kind, torch.bfloat16, **further).save_pretrained(folder)
+            return load_weights(kind, folder, dtype=dtype, **options)
     with whole_weights():
         task = adapter_task(start.adapter)
         base = load_weights(task, start.model, revision=start.revision, dtype=torch.float32, **options)
@@ -139,8 +148,6 @@ def adapter_task(adapter: Path) -> Kind:
 def _load_trainable(training: Training, kind: Kind) -> Policy:
     recipe = training.recipe
     lora = recipe.lora if recipe.stage != "pretrain" else None
-    if lora and lora.load_in_4bit:
-        check_quantization()
     if lora and lora.start == "continue":
         return settle(training, _load_continued(training, kind))
     return settle(training, _load_merged(training, kind, training.start))
@@ -161,7 +168,7 @@ def _load_merged(training: Training, kind: Kind, start: Start) -> Policy:
     """All weights of a start model, and a new adapter on them where the recipe has one."""
     recipe = training.recipe
     lora = recipe.lora if recipe.stage != "pretrain" else None
-    options = model_options(training) | (_quantization() if lora and lora.load_in_4bit else {})
+    options = model_options(training) | (quantization() if lora and lora.load_in_4bit else {})
     model = load_whole(start, kind, load_dtype(training), **options)
     new_head = kind == "reward" and model.has_new_head
     new_rows = fit_embeddings(model, training.tokenizer)
@@ -198,7 +205,7 @@ def _load_continued(training: Training, kind: Kind) -> Policy:
         )
     base_path, base_revision = read_base(start.trained_adapter)
     base = resolve_start(base_path, base_revision)
-    options = model_options(training) | (_quantization() if recipe.lora.load_in_4bit else {})
+    options = model_options(training) | (quantization() if recipe.lora.load_in_4bit else {})
     model = load_whole(base, kind, load_dtype(training), **options)
     return Policy(
         model=continue_adapter(model, start.trained_adapter, recipe.lora),
@@ -222,27 +229,28 @@ def load_dtype(training: Training) -> torch.dtype:
 
 
 def model_options(training: Training) -> dict[str, Any]:
-    """What the recipe says of loading, whatever is loaded."""
+    """What the recipe says of loading, whatever is loaded. Raises LaunchError where its attention kernel cannot be used."""
     model = training.recipe.model
+    check_attention(model.attn_implementation, training.bf16)
     return {"attn_implementation": model.attn_implementation, "trust_remote_code": model.trust_remote_code}
 
 
-def check_quantization() -> None:
-    """Raises LaunchError where 4-bit weights cannot be used."""
-    import importlib.util
+def has_bitsandbytes() -> bool:
+    """Whether weights can be loaded in 4 bits."""
+    return importlib.util.find_spec("bitsandbytes") is not None
 
-    if not torch.cuda.is_available():
+
+def quantization() -> dict[str, Any]:
+    """How 4-bit weights are loaded: nf4 with double quantisation, computed with in bfloat16 (https://arxiv.org/abs/2305.14314, section 3).
+
+    Raises:
+        LaunchError: bitsandbytes is not installed.
+    """
+    if not has_bitsandbytes():
         raise LaunchError(
-            "lora.load_in_4bit: no GPU here; 4-bit weights need one. Write load_in_4bit: false, or use a GPU."
+            "lora.load_in_4bit: bitsandbytes is not installed. Install it with `pip install 'alignment[qlora]'`, or write "
+            "load_in_4bit: false."
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise LaunchError(
-            "lora.load_in_4bit: bitsandbytes is not installed. Install it with `pip install 'alignment[qlora]'`."
-        )
-
-
-def _quantization() -> dict[str, Any]:
-    """nf4 with double quantisation, computed with in bfloat16: https://arxiv.org/abs/2305.14314, section 3."""
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -251,4 +259,4 @@ def _quantization() -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return {"quantization_config": config}
+    return {QUANTIZATION: config}

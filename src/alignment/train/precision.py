@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from alignment.errors import LaunchError
 
@@ -36,6 +37,25 @@ def has_bf16_instructions() -> bool:
     text = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
     lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
     return not set(next(lines, "").split()).isdisjoint(BF16_INSTRUCTIONS)
+
+
+def check_attention(kernel: str, bf16: bool) -> None:
+    """Whether `model.attn_implementation` can be used here.
+
+    Raises:
+        LaunchError: flash attention without a GPU, without bfloat16, or without its package.
+    """
+    if not kernel.startswith("flash_attention"):
+        return
+    subject = f"model.attn_implementation: {kernel}"
+    if not torch.cuda.is_available():
+        raise LaunchError(f"{subject}: no GPU here; flash attention needs one. Write sdpa, which runs anywhere.")
+    if not bf16:
+        raise LaunchError(f"{subject} computes in bfloat16 only, and train.bf16 is off. Set it, or write sdpa.")
+    is_there = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}[kernel]
+    if not is_there(kernels_fallback_ok=True):
+        package = "flash-attn --no-build-isolation" if kernel.endswith("2") else "kernels"
+        raise LaunchError(f"{subject}: its package is not installed. `pip install {package}`, or write sdpa.")
 
 
 class FullPrecisionOutputs:

@@ -126,7 +126,7 @@ def _shrink_model(model: dict[str, Any], max_length: int) -> Iterator[Remark]:
 def _shrink_lora(lora: dict[str, Any]) -> Iterator[Remark]:
     if lora["load_in_4bit"]:
         lora["load_in_4bit"] = False
-        yield Remark("base weights in 4 bits", "they need a GPU and bitsandbytes; rehearsed in 16 or 32 bits")
+        yield Remark("base weights in 4 bits", "they need bitsandbytes; rehearsed in 16 or 32 bits")
 
 
 def _shrink_train(train: dict[str, Any], steps: Steps, accumulates: bool) -> Iterator[Remark]:

@@ -26,7 +26,7 @@ from alignment.report.run_files import SAMPLES
 from alignment.report.run_report import write_report
 from alignment.train.context import StageContext
 from alignment.train.policy import load_whole
-from alignment.train.precision import resolve_bf16
+from alignment.train.precision import check_attention, resolve_bf16
 
 RESULTS = "results.json"
 SIGNIFICANT = 2.0  # standard errors
@@ -38,9 +38,10 @@ def run(recipe: EvaluateRecipe, context: StageContext) -> None:
     state = PartialState(cpu=context.cpu)  # the ranks share out the rows; each holds the whole model
     prepared = load_prepared(context.prepared_folder)
     tokenizer = load_tokenizer(prepared.folder / "tokenizer")
+    bf16 = resolve_bf16("auto") and not context.cpu
+    check_attention(recipe.model.attn_implementation, bf16)
     model = _load(recipe, resolve_start(recipe.model.path, recipe.model.revision), state.device)
     against = _load(recipe, resolve_start(recipe.evaluate.against), state.device) if recipe.evaluate.against else None
-    bf16 = resolve_bf16("auto") and not context.cpu
     evaluation = evaluate(recipe, prepared, model, tokenizer, against, bf16=bf16)
     if context.rank == 0:
         Console().print(make_table(evaluation))
