@@ -36,6 +36,10 @@ class LaunchError(AlignmentError):
     code = 5
 
 
+class LostRankError(LaunchError):
+    """Other ranks, or the network to them, are gone; the run goes on when all of them start again."""
+
+
 class PublishError(AlignmentError):
     """Publishing failed; the model is safe on disk."""
 

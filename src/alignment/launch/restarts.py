@@ -18,6 +18,7 @@ from alignment.train.run_folder import EXIT, write_exit
 logger = logging.getLogger(__name__)
 DEFECT = 1  # a traceback, as the network's in the ranks that another one left
 RANK_0_SECONDS = 15.0
+MACHINES_SECONDS = 10.0  # before a restart over several machines: until the launchers of all of them have ended
 KEPT = (0, RecipeError.code)
 
 
@@ -41,7 +42,8 @@ def supervise(
     Args:
         attempt: starts the ranks and returns the code of their launch.
         command: what goes on with the run, for exit.json.
-        lost_codes: codes of a launch that lost a rank, or could have; none where other machines take part.
+        lost_codes: codes of a launch that lost a rank, or could have; none where other machines take part, whose launchers all
+            read in exit.json whether one was lost.
     """
     restarts = 0
     while True:
@@ -54,9 +56,11 @@ def supervise(
         lost = watch.found is not None or (code in lost_codes and written in (None, DEFECT))
         if watch.found is not None:
             code = LaunchError.code
-            write_exit(run_dir, code, str(watch.found), command)
+            write_exit(run_dir, code, str(watch.found), command, lost=True)
         elif code not in KEPT:
             code = _settle(run_dir, code, written, command, lost_codes, began)
+        if not lost_codes and code == LaunchError.code:
+            lost = read_json(run_dir / EXIT).get("lost", False)
         now = read_incidents(run_dir)
         if now != held and code == LaunchError.code:
             logger.warning("started again: %s", now["notes"][-1])
@@ -64,8 +68,11 @@ def supervise(
         if not lost or restarts >= max_restarts(recipe):
             return code
         restarts += 1
-        reason = read_json(run_dir / EXIT).get("reason", "a rank was lost")
-        add_incident(run_dir, f"Restart {restarts} of {max_restarts(recipe)}: {reason}")
+        if lost_codes:
+            reason = read_json(run_dir / EXIT).get("reason", "a rank was lost")
+            add_incident(run_dir, f"Restart {restarts} of {max_restarts(recipe)}: {reason}")
+        else:
+            time.sleep(MACHINES_SECONDS)
         logger.warning("restart %d of %d, from the last checkpoint", restarts, max_restarts(recipe))
 
 
@@ -76,7 +83,7 @@ def _settle(
     if not lost_codes:  # one of several machines, which knows of its own ranks alone
         if written is None and code == DEFECT:
             code, what = LaunchError.code, "rank 0 did not say how the run ended; its machine may be lost"
-            write_exit(run_dir, code, f"{what}: see the output of all machines", command)
+            write_exit(run_dir, code, f"{what}: see the output of all machines", command, lost=True)
             logger.error("%s; the same command goes on from the last checkpoint.", what)
         return written if written is not None else code
     lost = find_lost(run_dir, began)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from alignment.errors import AlignmentError, LaunchError, RecipeError
+from alignment.errors import AlignmentError, LaunchError, LostRankError, RecipeError
 from alignment.launch.environment import LaunchEnvironment, settle_environment
 from alignment.launch.request import TrainRequest
 from alignment.recipe.loader import load_recipe
@@ -78,18 +78,18 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, 
 @contextlib.contextmanager
 def noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
     """Writes exit.json however the work inside ends. Only the holder of the lock may: a refused command changes nothing."""
-    code, reason = 1, "a defect of alignment: see the traceback"
+    code, reason, lost = 1, "a defect of alignment: see the traceback", False
     try:
         yield
         code, reason = 0, "done"
     except AlignmentError as error:
-        code, reason = error.code, str(error)
+        code, reason, lost = error.code, str(error), isinstance(error, LostRankError)
         raise
     except KeyboardInterrupt:
         code, reason = INTERRUPTED, "interrupted from the keyboard"
         raise
     finally:
-        write_exit(run_dir, code, reason, request.resume_command if code else "")
+        write_exit(run_dir, code, reason, request.resume_command if code else "", lost=lost)
 
 
 def _run(
@@ -141,7 +141,7 @@ def _run(
         free_memory()
 
 
-def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironment) -> LaunchError | None:
+def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironment) -> LostRankError | None:
     """The end of a rank that others left in the midst of a collective; None where the error is another one."""
     import torch
 
@@ -149,7 +149,7 @@ def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironmen
     if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
         return None
     found = re.sub(r"^\[\S*\] ", "", re.split(r"\. |\n", str(error))[0])[:120]
-    return LaunchError(
+    return LostRankError(
         f"{run_dir}: rank {environment.rank} lost the others in step, or the network to them ({found}); {environment.world_size} ranks "
         f"on {environment.num_machines} machines were expected to the end. See which of them ended first; the same command goes on "
         "from the last checkpoint."
@@ -159,7 +159,7 @@ def _lost_peer(error: RuntimeError, run_dir: Path, environment: LaunchEnvironmen
 def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:
     """Ends this process from the thread that found the hang."""
     print(hang, file=sys.stderr, flush=True)
-    write_exit(run_dir, LaunchError.code, str(hang), request.resume_command)
+    write_exit(run_dir, LaunchError.code, str(hang), request.resume_command, lost=True)
     os._exit(LaunchError.code)
 
 

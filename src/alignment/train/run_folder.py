@@ -181,11 +181,15 @@ def write_start(run_dir: Path, recipe: Recipe, manifest: Mapping[str, Any]) -> N
     (run_dir / DATA_MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def write_exit(run_dir: Path, code: int, reason: str, resume_command: str) -> None:
-    """Writes how the command ended, in one step."""
+def write_exit(run_dir: Path, code: int, reason: str, resume_command: str, *, lost: bool = False) -> None:
+    """Writes how the command ended, in one step.
+
+    Args:
+        lost: a rank was lost or hung: the launchers of all machines read it here and may start theirs again.
+    """
     if not run_dir.is_dir():
         return
     temporary = run_dir / f"{EXIT}.tmp"
-    facts = {"code": code, "reason": reason, "resume_command": resume_command}
+    facts = {"code": code, "reason": reason, "resume_command": resume_command} | ({"lost": True} if lost else {})
     temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, run_dir / EXIT)
