@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "alignment"
 ORDER = [
     "errors", "recipe", "gallery", "data", "convert", "curate", "models", "measure", "report", "train", "hub", "launch",
-    "commands", "cli",
+    "plan", "commands", "cli",
 ]  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 

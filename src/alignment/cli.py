@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "preview": ("alignment.commands.preview", "the mixture, and rows with what is trained on in colour"),
     "prepare": ("alignment.commands.prepare", "mix, tokenise and pack the rows of a recipe, on the CPU"),
     "curate": ("alignment.commands.curate", "raw rows to clean rows, each removed one with its reason"),
+    "plan": ("alignment.commands.plan", "memory by phase, steps, tokens, hours and cost, before it is queued"),
     "rehearse": (
         "alignment.commands.rehearse",
         "a recipe, shrunken, for real on CPU ranks: train, kill, resume, reload",

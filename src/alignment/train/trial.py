@@ -16,6 +16,7 @@ from transformers import Trainer
 from alignment.errors import ArtifactError, LaunchError
 from alignment.models.load import AUTO_CLASSES, Kind, whole_weights
 from alignment.models.tokenizer import load_tokenizer
+from alignment.recipe.schema import TrainSpec
 from alignment.train.artifacts import write_trial
 from alignment.train.guard import CHECKPOINTS
 from alignment.train.policy import Policy
@@ -45,23 +46,27 @@ def check_room(training: Training, trainer: Trainer) -> None:
 
 
 def estimate_bytes(training: Training, trainer: Trainer) -> int:
-    """Bytes of all checkpoints that exist at once and of the result: fp32 weights, two moments in fp32, the saved weights twice."""
-    train = training.recipe.train
+    """Bytes that this run will have on the disk at once."""
     total, trained = 0, 0
     for parameter in trainer.model.parameters():
         number = _numel(parameter)
         total += number
         trained += number if parameter.requires_grad else 0
+    return run_bytes(training.recipe.train, training.schedule.steps, total, trained, training.context.strategy)
+
+
+def run_bytes(train: TrainSpec, steps: int, total: int, trained: int, strategy: str) -> int:
+    """Bytes of all checkpoints that exist at once and of the result: fp32 weights, two moments in fp32, the saved weights twice.
+
+    Args:
+        total, trained: elements of the model, and of what is trained of it.
+    """
     whole = trained == total
-    copies = 2 if training.context.strategy == "fsdp2" else 1  # accelerate 1.15 writes the model twice
+    copies = 2 if strategy == "fsdp2" else 1  # accelerate 1.15 writes the model twice
     checkpoint = 4 * copies * (total if whole else trained) + 8 * trained
-    kept = min(train.save_total_limit + 1 + (train.keep == "best"), _num_saves(training))
+    saves = -(-steps // train.save_steps) if train.save_steps else 1
+    kept = min(train.save_total_limit + 1 + (train.keep == "best"), saves)
     return kept * checkpoint + 2 * 4 * total
-
-
-def _num_saves(training: Training) -> int:
-    every = training.recipe.train.save_steps
-    return -(-training.schedule.steps // every) if every else 1
 
 
 def try_saving(training: Training, trainer: Trainer, policies: Sequence[Policy]) -> None:

@@ -34,6 +34,8 @@ class Origin:
     kind: str = "causal"  # or reward
     lora: LoraSpec | None = None  # of the run that makes it
     special_tokens: tuple[str, ...] = ()
+    vocab_size: int | None = None  # of a tokenizer that a recipe will make
+    hub_id: str | None = None  # of the model on the Hub that it goes back to
 
 
 def named_inputs(recipe: Recipe) -> Iterator[tuple[tuple[str, str], str]]:
@@ -109,6 +111,7 @@ def _follow_run(path: str, recipe_path: Path, depth: int) -> Origin:
             known_from=f"made by {maker.parent.name}/{maker.name}",
             template=recipe.chat.template,
             special_tokens=recipe.tokenizer.special_tokens,
+            vocab_size=recipe.tokenizer.vocab_size,
         )
     named = f"{maker.parent.name}/{maker.name}"
     chat = recipe.chat.template if "chat" in type(recipe).model_fields else "from_tokenizer"
@@ -159,7 +162,9 @@ def _know_hub_model(path: str, recipe_path: Path) -> Origin:
             f"{', '.join(sorted(set(FAMILIES.values())))} would be known. Fetch it first: hf download {path} config.json tokenizer.json "
             "tokenizer_config.json"
         )
-    return Origin(path, {"model_type": family}, f"the name says {family}", is_assumed=True, tokenizer=found_tokenizer)
+    return Origin(
+        path, {"model_type": family}, f"the name says {family}", is_assumed=True, tokenizer=found_tokenizer, hub_id=path
+    )
 
 
 def _cached(path: str, file: str) -> str | None:
