@@ -49,7 +49,7 @@ def full_model() -> DryRun:
 def test_memory_by_strategy_is_the_arithmetic_of_its_engine(strategy, half, parts, gradients):
     recipe = load_recipe(GALLERY / "smollm2-1.7b/sft.yaml")
     precision = Precision(bf16=True, half_weights=half, gpu=True)
-    memory = estimate_memory(recipe, full_model(), precision, parse_hardware("8xH100"), strategy, accumulates=False)
+    memory = estimate_memory(recipe, full_model(), precision, parse_hardware("8xH100"), strategy)
     found = {part.name.split(" (")[0].split(" states")[0]: part.bytes / BILLION for part in memory.parts}
     named = {next(name for name in found if name.startswith(key)): value for key, value in parts.items()}
     assert found == pytest.approx(named)
@@ -62,7 +62,7 @@ def test_a_base_in_four_bits_takes_half_a_byte_a_weight():
     weights = Weights(trained=10_000_000, frozen=BILLION, quantised=900_000_000, layer=90_000_000, root=100_000_000)
     run = DryRun({"policy": weights}, peaks={"step": 0}, gradients=40_000_000)
     precision = Precision(bf16=True, half_weights=True, gpu=True)
-    memory = estimate_memory(recipe, run, precision, parse_hardware("H100"), "single", accumulates=True)
+    memory = estimate_memory(recipe, run, precision, parse_hardware("H100"), "single")
     expected = 0.516 * 900_000_000 + 4 * 100_000_000 + 4 * 10_000_000
     assert memory.parts[0].bytes == pytest.approx(expected, rel=1e-3)
 

@@ -109,7 +109,7 @@ def _plan(recipe_path: Path, overrides: tuple[str, ...], run_dir: Path, options:
     if isinstance(recipe, PpoRecipe):
         run = _share_base(recipe, run)
         run.peaks["rollout"] = _rollout_bytes(recipe, models["policy"], workload.longest.length, bf16)
-    memory = estimate_memory(recipe, run, precision, hardware, options.strategy, accumulates)
+    memory = estimate_memory(recipe, run, precision, hardware, options.strategy)
     memory = _with_engine(recipe, memory, hardware)
     flops = _count_flops(recipe, run, workload)
     hours = _hours(recipe, run, workload, flops, precision, options)

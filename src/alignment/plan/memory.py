@@ -69,9 +69,7 @@ def keeps_gradients(strategy: str) -> bool:
     return strategy in ("single", "ddp", "zero1")
 
 
-def estimate_memory(
-    recipe: Recipe, run: DryRun, precision: Precision, hardware: Hardware, strategy: str, accumulates: bool
-) -> Memory:
+def estimate_memory(recipe: Recipe, run: DryRun, precision: Precision, hardware: Hardware, strategy: str) -> Memory:
     """Bytes of one process in each phase of a run."""
     processes = hardware.num_processes
     parts = [Part(f"{name} weights", _weights(one, name, recipe, precision, strategy, processes)) for name, one in run.weights.items()]  # fmt: skip
@@ -80,17 +78,19 @@ def estimate_memory(
     if strategy.startswith("zero"):
         parts.append(Part("DeepSpeed's fp32 copies of the trained weights", 4 * trained // dealt))
     parts.append(Part(f"optimizer states ({recipe.train.optim})", int(STATES[recipe.train.optim] * trained / dealt)))
-    parts += _engine_parts(run, trained, strategy, precision, hardware)
+    parts += _engine_parts(trained, strategy, precision, processes)
     constant = sum(part.bytes for part in parts)
-    gradients = _gradients(run, trained, strategy, precision, dealt)
+    gradients = _gradients(trained, strategy, precision, dealt)
     phases = {}
     for name, peak in run.peaks.items():
-        kept = 0 if keeps_gradients(strategy) else gradients if name == "step" else 0
-        phases[name] = constant + peak + kept + (_gathered(run, strategy, precision, name == "step"))
+        # The gradients that a pass makes are in its peak where they stay whole, in the dtype that it was run in.
+        further = max(0, gradients - run.gradients) if keeps_gradients(strategy) else gradients
+        training = name == "step"
+        phases[name] = constant + peak + (further if training else 0) + _gathered(run, strategy, precision, training)
     # Between backward pass and step the activations are gone and all gradients are there.
     whole = gradients + (4 * trained // dealt if strategy.startswith("zero") else 0)
     phases["optimizer"] = constant + whole + _optimizer_extra(recipe, trained, dealt)
-    return Memory(tuple(parts), gradients, phases, _host(run, recipe, hardware, strategy))
+    return Memory(tuple(parts), gradients, phases, _host(run, hardware))
 
 
 def _weights(
@@ -113,24 +113,20 @@ def _weights(
     return int(total / processes) if strategy in DEALT_OUT else int(total)
 
 
-def _engine_parts(run: DryRun, trained: int, strategy: str, precision: Precision, hardware: Hardware) -> Iterator[Part]:
+def _engine_parts(trained: int, strategy: str, precision: Precision, processes: int) -> Iterator[Part]:
     """Buffers that are there whatever a pass does."""
-    if hardware.num_processes == 1:
+    if processes == 1:
         return
     if strategy == "ddp":
-        yield Part("buckets of DDP", run.gradients)
+        yield Part("buckets of DDP", 4 * trained)
     if strategy.startswith("zero") and precision.gpu:
         yield Part("reduce bucket of DeepSpeed", (2 if precision.bf16 else 4) * BUCKET)
 
 
-def _gradients(run: DryRun, trained: int, strategy: str, precision: Precision, dealt: int) -> int:
+def _gradients(trained: int, strategy: str, precision: Precision, dealt: int) -> int:
     """Bytes of the gradients that a process holds when its last backward pass is done."""
-    if strategy.startswith("zero"):
-        size = 2 if precision.bf16 else 4
-        return size * trained // (1 if strategy == "zero1" else dealt)
-    if strategy == "fsdp2":
-        return 4 * trained // dealt
-    return run.gradients
+    size = 2 if strategy.startswith("zero") and precision.bf16 else 4
+    return size * trained // (1 if strategy == "zero1" else dealt)
 
 
 def _gathered(run: DryRun, strategy: str, precision: Precision, training: bool) -> int:
@@ -153,9 +149,7 @@ def _optimizer_extra(recipe: Recipe, trained: int, dealt: int) -> int:
     return 4 * trained // dealt if recipe.train.optim in ("adamw_torch", "adafactor") else 0
 
 
-def _host(run: DryRun, recipe: Recipe, hardware: Hardware, strategy: str) -> int:
+def _host(run: DryRun, hardware: Hardware) -> int:
     """Every process reads the weights for itself; one gathers what is saved, in fp32 and once more in the saved dtype."""
-    largest = max(one.total for one in run.weights.values())
-    loading = hardware.per_machine * 4 * largest
-    saving = 4 * run.weights["policy"].total * 2
-    return max(loading, saving)
+    loading = hardware.per_machine * 4 * max(one.total for one in run.weights.values())
+    return max(loading, 2 * 4 * run.weights["policy"].total)
