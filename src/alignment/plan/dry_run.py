@@ -129,8 +129,8 @@ def dry_run(
         try:
             run = _Passes(recipe, models, precision, mode)
             return run.measure(shapes, keep_gradients=keep_gradients, accumulates=accumulates)
-        except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+            reason = (str(error).strip() or "no more is said").splitlines()[0]
             raise RecipeError(
                 f"{models['policy'].path}: {models['policy'].config.get('model_type')} cannot be planned ({type(error).__name__}: {reason}); "
                 "an architecture of transformers whose shapes do not depend on values was expected."
