@@ -12,7 +12,7 @@ from alignment.recipe.schema import RECIPES
 from alignment.recipe.shape import walk_fields
 
 DOCS = Path(__file__).parent.parent / "docs"
-GUIDES = ("coming-from.md", "plan.md", "publish.md", "recipes.md", "rehearse.md")
+GUIDES = ("coming-from.md", "plan.md", "publish.md", "recipes.md", "rehearse.md", "search.md")
 TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in GUIDES}
 
 

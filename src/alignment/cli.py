@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("alignment.commands.run", "the stages of a pipeline in order; done ones are skipped"),
     "submit": ("alignment.commands.submit", "a recipe as a SLURM job, a pipeline as a chain of jobs"),
     "doctor": ("alignment.commands.doctor", "whether these machines can run it, before any model loads"),
+    "search": ("alignment.commands.search", "test-time scaling: what choosing among several completions gains"),
     "chat": ("alignment.commands.chat", "talk to the model of a run"),
     "report": ("alignment.commands.report", "write the pages of runs and studies anew"),
     "merge": ("alignment.commands.merge", "an adapter-only run into a whole model, compared before it is written"),

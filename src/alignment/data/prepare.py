@@ -41,7 +41,7 @@ from alignment.recipe.schema import Recipe, RowChatSpec, SourceSpec
 
 logger = logging.getLogger(__name__)
 # Raised by hand whenever the same files and recipe would give other rows.
-DATA_VERSION = 2
+DATA_VERSION = 3
 
 STAGE_FORMATS = {
     "tokenizer": ("text", "prompt_completion", "messages", "alpaca", "sharegpt"),

@@ -57,7 +57,7 @@ def prepare_split(
         arrays = _packed_arrays(columns, spec.max_length, recipe.seed)
     else:
         arrays = {name: column.to_arrow() for name, column in columns.items()}
-    if recipe.stage == "ppo":
+    if recipe.stage in ("ppo", "evaluate"):
         arrays |= _prompt_arrays(chat, sources, [examples[index] for index in encoded.origin[order].tolist()])
     return Split(pa.table(arrays), mixture, examples, report, _encode_report(encoded, bad))
 
@@ -175,10 +175,15 @@ def _original_columns(sources: Sequence[Source], rows: Sequence[ExampleRow]) -> 
 
 
 def _prompt_arrays(chat: Chat, sources: Sequence[Source], rows: Sequence[ExampleRow]) -> dict[str, pa.Array]:
-    """What rewards read: the messages of a prompt as the policy sees them, and the row's original columns."""
-    asked = ({"messages": make_messages(row.example.asked, chat.system), "tools": row.example.tools} for row in rows)
+    """What rewards read: the messages of a prompt as the policy sees them, and the row's original columns. A text asks nothing."""
+    asked = (
+        {"messages": make_messages(row.example.asked, chat.system), "tools": row.example.tools}
+        if row.example.asked
+        else None
+        for row in rows
+    )
     return {
-        "asked_json": pa.array([json.dumps(one, ensure_ascii=False) for one in asked]),
+        "asked_json": pa.array([one and json.dumps(one, ensure_ascii=False) for one in asked], type=pa.string()),
         "columns_json": _original_columns(sources, rows),
     }
 

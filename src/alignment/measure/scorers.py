@@ -68,6 +68,14 @@ def score_rows(name: str, rows: Sequence[EvalRow]) -> list[float]:
     return [function(row) for row in rows]
 
 
+def read_answer(name: str, row: EvalRow) -> str | None:
+    """What a completion says as far as the scorer `name` reads it: completions that say the same are votes for one answer."""
+    if name != "last_number":
+        return row.completion.strip()
+    number = _find_number(row.completion)
+    return None if number is None else str(number)
+
+
 def _find_number(text: str) -> float | None:
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None

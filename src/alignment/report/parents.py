@@ -39,14 +39,14 @@ def _curated(recipe: Recipe) -> Iterator[str]:
 
 def describe_parents(recipe: Recipe) -> list[dict[str, Any]]:
     """path and kind of each parent, with its receipt's hash where it is a finished run on this disk."""
-    parents = []
-    for kind, path in named_parents(recipe):
-        run_dir = find_run_dir(path)
-        facts = {"path": path, "kind": kind}
-        if run_dir is not None:
-            facts["receipt_hash"] = receipt_hash(read_receipt(run_dir))
-        parents.append(facts)
-    return parents
+    return [describe_parent(kind, path) for kind, path in named_parents(recipe)]
+
+
+def describe_parent(kind: str, path: str) -> dict[str, Any]:
+    """One parent, as `describe_parents` has it."""
+    run_dir = find_run_dir(path)
+    facts = {"path": path, "kind": kind}
+    return facts if run_dir is None else facts | {"receipt_hash": receipt_hash(read_receipt(run_dir))}
 
 
 def find_run_dir(path: str) -> Path | None:
