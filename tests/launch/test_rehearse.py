@@ -1,6 +1,7 @@
 """Rehearsals for real: recipes of the repository under launcher configs, and what breaks them is found and named."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,22 @@ def test_a_run_that_begins_anew_is_not_taken_for_one_that_goes_on(
     result = rehearse(write_recipe(tmp_path))
     assert result.code == 7
     assert "began anew" in failed_step(result)
+
+
+def test_gpus_are_hidden_before_anything_looks_at_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA refuses ranks that are forked from a process which has looked for GPUs."""
+    seen = []
+
+    def look(_: object) -> None:
+        seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        raise RuntimeError("far enough")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("alignment.launch.ranks.preload", look)
+    with pytest.raises(RuntimeError, match="far enough"):
+        rehearse(write_recipe(tmp_path), out=tmp_path / "out")
+    assert seen == [""]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_a_curation_has_nothing_to_rehearse() -> None:

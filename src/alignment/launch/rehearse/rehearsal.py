@@ -114,11 +114,14 @@ def _clear(folder: Path) -> None:
 def _prepared_process(recipe: Recipe) -> Iterator[None]:
     """Imports once what the ranks need. No network for them: what is not on this disk is stood in for."""
     before = dict(os.environ)
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    # No GPU either, from before the first look at one: a process that has looked cannot fork ranks that do.
+    os.environ.update(
+        HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES=""
+    )
     from alignment.launch.ranks import preload
 
-    preload([recipe.stage])
     try:
+        preload([recipe.stage])
         yield
     finally:
         os.environ.clear()
