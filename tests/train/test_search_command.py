@@ -1,4 +1,4 @@
-"""`alignment search` on tiny runs: a policy, a reward model with its own template, and rows with answers."""
+"""`alignment search` on tiny runs: a policy, a reward model, and rows with answers."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,8 @@ def test_a_reward_model_chooses_and_everything_is_written(asked: Path, capsys: p
     )
     assert written.run("reward") == 0
     capsys.readouterr()
-    assert search("--reward_model", "runs/study/reward", "--value", "stops") == 0
+    write_rows(asked, [row | {"answer": "e"} for row in ASKED])
+    assert search("--reward_model", "runs/study/reward", "--value", "contains_answer", "--temperature", "1.5") == 0
     folder = asked / "runs/study/search-search"
     said = capsys.readouterr().out
     results = written.read_json(folder / "results.json")
@@ -63,10 +64,11 @@ def test_a_reward_model_chooses_and_everything_is_written(asked: Path, capsys: p
         (name, n) for name in ("best_of_n", "weighted", "majority", "likeliest", "coverage") for n in (1, 2, 3)
     ]
     rows = read_rows(folder)
-    assert [row["columns"]["answer"] for row in rows] == [row["answer"] for row in ASKED]
+    assert [row["columns"]["prompt"] for row in rows] == [row["prompt"] for row in ASKED]
     assert all(len(row["sampled"]) == 3 for row in rows)
     sampled = [one for row in rows for one in row["sampled"]]
     assert all({"text", "score", "logp", "tokens"} <= set(one) for one in sampled)
+    assert {one["value"] for one in sampled} == {0.0, 1.0}
     # What the table says follows from the completions beside it: the best scored of all three, prompt by prompt.
     best = [max(row["sampled"], key=lambda one: one["score"])["value"] for row in rows]
     at_three = next(one for one in results["points"] if (one["method"], one["n"]) == ("best_of_n", 3))
@@ -139,3 +141,19 @@ def test_rows_without_the_column_are_refused(asked: Path, capsys: pytest.Capture
 def test_a_policy_is_no_reward_model(asked: Path, capsys: pytest.CaptureFixture) -> None:
     assert search("--reward_model", "runs/study/sft") == 7
     assert "no trained score head" in capsys.readouterr().err
+
+
+def test_a_reward_model_is_no_policy(asked: Path, capsys: pytest.CaptureFixture) -> None:
+    config = asked / "runs/study/sft/final/config.json"
+    named = written.read_json(config) | {"architectures": ["LlamaForSequenceClassification"]}
+    config.write_text(json.dumps(named), encoding="utf-8")
+    assert search() == 2
+    assert "is a reward model, which generates nothing" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_generated(
+    asked: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (asked / "file").write_text("")
+    assert search("--out", "file/out") == 5
+    assert "cannot be made (Not a directory)" in capsys.readouterr().err

@@ -6,15 +6,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.errors import RecipeError
+from alignment.errors import LaunchError, RecipeError
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from transformers import PreTrainedModel
 
+    from alignment.data.prepare import Prepared
     from alignment.recipe.schema import EvaluateRecipe
-    from alignment.train.ppo.rewards import RewardModel
     from alignment.train.search import Search, SearchSpec
+
+COMPLETIONS = "completions.jsonl"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and any(folder.iterdir()):
         if not args.fresh:
             raise RecipeError(f"{folder}: there already. Name another folder with --out, or replace it with --fresh.")
-        if not (folder / "completions.jsonl").is_file():
+        if not (folder / COMPLETIONS).is_file():
             raise RecipeError(
                 f"{folder}: not the result of a search, and is not replaced. Name another folder with --out."
             )
@@ -79,83 +80,89 @@ def run(args: argparse.Namespace) -> int:
 
     spec = SearchSpec(args.num_samples, args.temperature, args.value, tuple(dict.fromkeys(args.methods)))
     check_methods(spec.methods, args.reward_model is not None)
+    writing = _make_folder(folder)
     begun = time.perf_counter()
-    found, facts = _search(recipe, args.recipe, spec, args.reward_model, usual)
-    _write(recipe, args, spec, found, facts | {"seconds": time.perf_counter() - begun}, folder)
+    prepared, found = _search(recipe, args.recipe, spec, args.reward_model, usual)
+    _write(recipe, args, prepared, found, time.perf_counter() - begun, writing)
+    _write_page(found, spec.value, folder, writing)
+    if folder.exists():
+        shutil.rmtree(folder)
+    writing.rename(folder)
 
     from rich.console import Console
 
     Console().print(make_table(found, spec.value))
-    print(f"{folder}: completions.jsonl, results.json, receipt.json, report.html")
+    print(f"{folder}: {COMPLETIONS}, results.json, receipt.json, report.html")
     return 0
+
+
+def _make_folder(folder: Path) -> Path:
+    """The folder that is written, beside `folder`: it takes its place when it is whole."""
+    writing = folder.with_name(f"{folder.name}.writing")
+    try:
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir(parents=True)
+    except OSError as error:
+        raise LaunchError(
+            f"{writing}: cannot be made ({error.strerror}); a folder was expected. Name another with --out."
+        ) from error
+    return writing
 
 
 def _search(
     recipe: "EvaluateRecipe", path: Path, spec: "SearchSpec", reward_model: str | None, usual: Path
-) -> tuple["Search", dict]:
+) -> tuple["Prepared", "Search"]:
     import torch
-    import transformers
 
-    from alignment.models.load import read_saved_dtype, resolve_start
+    from alignment.launch.worker import quiet_libraries
+    from alignment.models.load import resolve_start
     from alignment.models.tokenizer import load_tokenizer
-    from alignment.train.policy import load_whole
+    from alignment.train.policy import check_score_head
+    from alignment.train.ppo.rewards import RewardModel, load_reward_chat
     from alignment.train.prepare import prepare_run
     from alignment.train.run_folder import prepared_folder
     from alignment.train.search import search
+    from alignment.train.stages.evaluate import find_kind, load_measured
 
-    transformers.utils.logging.disable_progress_bar()
-    on_gpu = torch.cuda.is_available()
-    options = {
-        "attn_implementation": recipe.model.attn_implementation,
-        "trust_remote_code": recipe.model.trust_remote_code,
-    }
-
-    def load(start, kind: str) -> "PreTrainedModel":
-        dtype = read_saved_dtype(start, "auto") if on_gpu else torch.float32
-        return load_whole(start, kind, dtype, **options).to("cuda" if on_gpu else "cpu").eval()
-
+    quiet_libraries()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = resolve_start(recipe.model.path, recipe.model.revision)
-    reward = _load_reward(recipe, path, reward_model, load) if reward_model else None
+    if find_kind(start) == "reward":
+        raise RecipeError(f"model.path: {start.path} is a reward model, which generates nothing. Name a causal model.")
+    reward = None
+    if reward_model is not None:
+        scorer = resolve_start(reward_model)
+        model = load_measured(recipe, scorer, device, "reward")
+        check_score_head(model, scorer)
+        trust = recipe.model.trust_remote_code
+        chat = load_reward_chat(scorer, "from_tokenizer", path.resolve().parent, trust_remote_code=trust)
+        reward = RewardModel(model, chat, recipe.evaluate.per_device_eval_batch_size, bf16=False)
     prepared = prepare_run(recipe, path.resolve().parent, usual, prepared_folder(usual))
     tokenizer = load_tokenizer(prepared.folder / "tokenizer")
-    found = search(recipe, prepared, load(start, "causal"), tokenizer, spec, reward)
-    return found, {"key": prepared.key[:16], "template": prepared.manifest["template_hash"]}
-
-
-def _load_reward(recipe: "EvaluateRecipe", path: Path, named: str, load) -> "RewardModel":
-    from alignment.errors import ArtifactError
-    from alignment.models.load import resolve_start
-    from alignment.train.ppo.rewards import RewardModel, load_reward_chat
-
-    start = resolve_start(named)
-    model = load(start, "reward")
-    if model.has_new_head:
-        raise ArtifactError(
-            f"{named}: has no trained score head; a reward model was expected. Name the run of a reward recipe."
-        )
-    trust = recipe.model.trust_remote_code
-    chat = load_reward_chat(start, "from_tokenizer", path.resolve().parent, trust_remote_code=trust)
-    return RewardModel(model, chat, recipe.evaluate.per_device_eval_batch_size, bf16=False)
+    policy = load_measured(recipe, start, device, "causal")
+    return prepared, search(recipe, prepared, policy, tokenizer, spec, reward)
 
 
 def _write(
-    recipe: "EvaluateRecipe", args: argparse.Namespace, spec: "SearchSpec", found: "Search", facts: dict, folder: Path
+    recipe: "EvaluateRecipe",
+    args: argparse.Namespace,
+    prepared: "Prepared",
+    found: "Search",
+    seconds: float,
+    folder: Path,
 ) -> None:
+    """The completions, the points, the recipe and the receipt."""
     import json
     import sys
 
     from alignment.recipe.resolved import recipe_hash, recipe_text
     from alignment.report.parents import describe_parent, describe_parents
     from alignment.report.receipt import make_receipt, write_receipt
-    from alignment.report.search_page import make_search_page
-    from alignment.train.search import RESULTS, write_search
 
-    """Writes beside `folder` and puts it in its place when it is whole."""
-    named, folder = folder, folder.with_name(f"{folder.name}.writing")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with (folder / COMPLETIONS).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in found.rows)
+    (folder / "results.json").write_text(json.dumps(found.describe(), indent=1), encoding="utf-8")
     (folder / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
-    write_search(found, folder)
     values, errors = found.metrics()
     scored = [describe_parent("reward model", args.reward_model)] if args.reward_model else []
     receipt = make_receipt(
@@ -164,21 +171,23 @@ def _write(
         recipe_dir=args.recipe.resolve().parent,
         seed=recipe.seed,
         command=sys.argv,
-        prepared_manifest_hash=facts["key"],
-        template_hash=facts["template"],
+        prepared_manifest_hash=prepared.key[:16],
+        template_hash=prepared.manifest["template_hash"],
         metrics=values,
         metric_errors=errors,
-        seconds={"total": round(facts["seconds"], 2)},
+        seconds={"total": round(seconds, 2)},
         parents=describe_parents(recipe) + scored,
-        notes=[f"{spec.num_samples} completions a prompt at temperature {spec.temperature:g}, judged by {spec.value}."],
+        notes=[f"{args.num_samples} completions a prompt at temperature {args.temperature:g}, judged by {args.value}."],
     )
     write_receipt(folder, receipt)
-    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    html = make_search_page(f"{named.resolve().parent.name}/{named.name}", spec.value, results, found.rows)
-    (folder / "report.html").write_text(html, encoding="utf-8")
-    if named.exists():
-        shutil.rmtree(named)
-    folder.rename(named)
+
+
+def _write_page(found: "Search", value: str, folder: Path, writing: Path) -> None:
+    from alignment.report.search_page import make_search_page
+
+    title = f"{folder.resolve().parent.name}/{folder.name}"
+    html = make_search_page(title, value, found.describe(), found.rows)
+    (writing / "report.html").write_text(html, encoding="utf-8")
 
 
 def make_table(found: "Search", value: str) -> "Table":

@@ -58,7 +58,10 @@ def prepare_split(
     else:
         arrays = {name: column.to_arrow() for name, column in columns.items()}
     if recipe.stage in ("ppo", "evaluate"):
-        arrays |= _prompt_arrays(chat, sources, [examples[index] for index in encoded.origin[order].tolist()])
+        rows = [examples[index] for index in encoded.origin[order].tolist()]
+        arrays["asked_json"] = _asked(chat, rows)
+        if split == "train":  # held-out rows have them already
+            arrays["columns_json"] = _original_columns(sources, rows)
     return Split(pa.table(arrays), mixture, examples, report, _encode_report(encoded, bad))
 
 
@@ -174,18 +177,15 @@ def _original_columns(sources: Sequence[Source], rows: Sequence[ExampleRow]) -> 
     return pa.array([json.dumps(dict(row), ensure_ascii=False, default=str) for row in original])
 
 
-def _prompt_arrays(chat: Chat, sources: Sequence[Source], rows: Sequence[ExampleRow]) -> dict[str, pa.Array]:
-    """What rewards read: the messages of a prompt as the policy sees them, and the row's original columns. A text asks nothing."""
+def _asked(chat: Chat, rows: Sequence[ExampleRow]) -> pa.Array:
+    """What reward models read: the messages of a prompt as the policy sees them. What asks nothing has none."""
     asked = (
         {"messages": make_messages(row.example.asked, chat.system), "tools": row.example.tools}
         if row.example.asked
         else None
         for row in rows
     )
-    return {
-        "asked_json": pa.array([one and json.dumps(one, ensure_ascii=False) for one in asked], type=pa.string()),
-        "columns_json": _original_columns(sources, rows),
-    }
+    return pa.array([one and json.dumps(one, ensure_ascii=False) for one in asked], type=pa.string())
 
 
 # ------------------------------------------------------------------------------------------------ reports

@@ -102,7 +102,7 @@ def _run(
     from alignment.train.stages import run_stage
 
     begun = time.perf_counter()
-    _quiet_libraries()
+    quiet_libraries()
     prepared = None  # a curation reads its files itself
     if recipe.stage != "curate":
         prepared = prepare_run(recipe, request.recipe_path.resolve().parent, run_dir, prepared_folder(run_dir))
@@ -205,7 +205,7 @@ def set_up_logging(rank: int) -> None:
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Their progress bars and advice would tear our own lines apart; what is wrong they still say."""
     import datasets
     import transformers

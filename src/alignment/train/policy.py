@@ -113,11 +113,20 @@ def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedMode
     """
     half = training.bf16 and not training.context.cpu
     model = load_whole(start, "reward", torch.bfloat16 if half else torch.float32, **model_options(training))
+    check_score_head(model, start)
+    return model.requires_grad_(False).eval()
+
+
+def check_score_head(model: PreTrainedModel, start: Start) -> None:
+    """Refuses a model whose score head was drawn when it was loaded.
+
+    Raises:
+        ArtifactError: such a one.
+    """
     if model.has_new_head:
         raise ArtifactError(
             f"{start.path}: has no trained score head; a reward model was expected. Name the run of a reward recipe."
         )
-    return model.requires_grad_(False).eval()
 
 
 def load_whole(start: Start, kind: Kind, dtype: torch.dtype, **options: Any) -> PreTrainedModel:

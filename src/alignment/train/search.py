@@ -6,7 +6,6 @@ Completions are drawn once, to the last one; every method and every number of th
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from alignment.measure.search.curves import Point, Searched, find_methods, make_
 from alignment.measure.search.methods import METHODS, Candidate
 from alignment.recipe.schema import EvaluateRecipe
 from alignment.train.ppo.rewards import RewardModel, read_asked
-
-COMPLETIONS, RESULTS = "completions.jsonl", "results.json"
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,15 @@ class Search:
     prompt_tokens: float  # read a prompt
     rows: tuple[dict[str, Any], ...]
 
+    def describe(self) -> dict[str, Any]:
+        """Every point as plain values, for results.json and the page."""
+        return {
+            "greedy": {"value": self.greedy, "tokens": self.greedy_tokens},
+            "prompt_tokens": self.prompt_tokens,
+            "prompts": len(self.rows),
+            "points": [asdict(point) for point in self.points],
+        }
+
     def metrics(self) -> tuple[dict[str, float], dict[str, float]]:
         """Values and standard errors: `greedy`, and METHOD@N."""
         named = {f"{point.method}@{point.n}": point.value for point in self.points}
@@ -68,11 +74,9 @@ def search(
     """One greedy completion and `num_samples` sampled ones of every prompt, judged, and what each method makes of them.
 
     Raises:
-        RecipeError: an unknown method, or one whose scores nobody gives.
         DataError: a row without a prompt, or without a column that the scorer reads.
     """
     wanted = spec.methods or tuple(METHODS)
-    check_methods(wanted if spec.methods else (), reward_model is not None)
     rows = prepared.eval
     _check_prompts(rows)
     columns = [json.loads(text) for text in rows["columns_json"]]
@@ -124,19 +128,6 @@ def check_methods(methods: Sequence[str], has_scores: bool) -> None:
             raise RecipeError(
                 f"--method: {name} reads the scores of a reward model, and none is named. Add --reward_model RUN."
             )
-
-
-def write_search(found: Search, folder: Path) -> None:
-    """completions.jsonl (every completion with what it was worth) and results.json (every point)."""
-    with (folder / COMPLETIONS).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in found.rows)
-    described = {
-        "greedy": {"value": found.greedy, "tokens": found.greedy_tokens},
-        "prompt_tokens": found.prompt_tokens,
-        "prompts": len(found.rows),
-        "points": [asdict(point) for point in found.points],
-    }
-    (folder / RESULTS).write_text(json.dumps(described, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)

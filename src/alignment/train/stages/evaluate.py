@@ -40,21 +40,25 @@ def run(recipe: EvaluateRecipe, context: StageContext) -> None:
     tokenizer = load_tokenizer(prepared.folder / "tokenizer")
     bf16 = resolve_bf16("auto") and not context.cpu
     check_attention(recipe.model.attn_implementation, bf16)
-    model = _load(recipe, resolve_start(recipe.model.path, recipe.model.revision), state.device)
-    against = _load(recipe, resolve_start(recipe.evaluate.against), state.device) if recipe.evaluate.against else None
+    model = load_measured(recipe, resolve_start(recipe.model.path, recipe.model.revision), state.device)
+    named = recipe.evaluate.against
+    against = load_measured(recipe, resolve_start(named), state.device) if named else None
     evaluation = evaluate(recipe, prepared, model, tokenizer, against, bf16=bf16)
     if context.rank == 0:
         Console().print(make_table(evaluation))
         _write(recipe, context, prepared, evaluation, time.perf_counter() - begun)
 
 
-def _load(recipe: EvaluateRecipe, start: Start, device: torch.device) -> PreTrainedModel:
+def load_measured(
+    recipe: EvaluateRecipe, start: Start, device: torch.device, kind: Kind | None = None
+) -> PreTrainedModel:
+    """A finished model, with the options of the recipe: in fp32 on a CPU, else as it was saved. `kind`: as its config says."""
     options = {
         "attn_implementation": recipe.model.attn_implementation,
         "trust_remote_code": recipe.model.trust_remote_code,
     }
     dtype = torch.float32 if device.type == "cpu" else read_saved_dtype(start, "auto")
-    return load_whole(start, find_kind(start), dtype, **options).to(device).eval()
+    return load_whole(start, kind or find_kind(start), dtype, **options).to(device).eval()
 
 
 def find_kind(start: Start) -> Kind:
