@@ -242,6 +242,20 @@ def test_advice_says_what_to_write(tmp_path: Path, line: str, advice: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("section", "advice"),
+    [
+        ("eval:\n  metrics: [stops]\n", "stage evaluate calls it 'evaluate'"),
+        ("eval:\n  - path: a.jsonl\n", "it belongs in section 'data'"),
+    ],
+)
+def test_evaluation_settings_of_other_stages_have_another_name_in_stage_evaluate(
+    tmp_path: Path, section: str, advice: str
+) -> None:
+    text = "stage: evaluate\nmodel:\n  path: a/b\n" + DATA.replace("train", "eval") + section
+    assert f"= {advice}\n" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
     ("line", "advice"),
     [
         ("weight: 0.5", RENAMED_IN_SOURCES["weight"]),

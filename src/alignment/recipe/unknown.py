@@ -59,7 +59,7 @@ def _check_section(
         child = node.children[name]
         known = name
         if name not in section.model_fields:
-            guess = _guess(name, section, path, schema)
+            guess = _evaluation(child, name, path, schema) or _guess(name, section, path, schema)
             found.mistakes.append(Mistake(child.key, f"unknown key '{dotted((*path, name))}'", guess.advice))
             del node.children[name]
             if guess.elsewhere:
@@ -112,6 +112,13 @@ def _settle_model_type(node: Node, tags: tuple[Kind, ...], path: Path, found: Un
 
 
 # ------------------------------------------------------------------------------------------------ guessing
+
+
+def _evaluation(node: Node, name: str, path: Path, schema: type[BaseModel]) -> _Guess | None:
+    """The settings of stage evaluate under the name they have in the others; a list is `data.eval` in the wrong place."""
+    if path or name != "eval" or not node.is_mapping or "evaluate" not in schema.model_fields:
+        return None
+    return _Guess("stage evaluate calls it 'evaluate'", here="evaluate")
 
 
 def _guess(name: str, section: type[BaseModel], path: Path, schema: type[BaseModel]) -> _Guess:
