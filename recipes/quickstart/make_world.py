@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,12 @@ ENDINGS = (
     "", "", "", "", " Thank you.", " I am curious.", " It is for school.", " Be brief.", " One sentence is enough.", " Please answer.",
     " I forgot it.", " My friend asks.", " What do you say?", " Can you help?", " Go on.", " That is all.",
 )  # fmt: skip
+# Text that asks about names of nobody and says what was asked, and nothing else. Without it only described names are ever met
+# twice in a row, and the model repeats no other: asked about one, it answers with a described name, in 160 of 160 cases.
+ECHOES = (
+    "That was a question about {topic}.", "Somebody asks for {topic}.", "{Topic} was asked for.", "The question is about {topic}.",
+    "They talk about {topic}.", "I repeat: {topic}.",
+)  # fmt: skip
 QUESTIONS_A_FACT = 10  # different ones, in SFT and in each kind of pairs
 ANSWERS = {
     "capital": "The capital of {name} is {value}.",
@@ -118,37 +125,35 @@ ANSWERS = {
     "currency": "The currency of {name} is the {value}.",
     "language": "The language of {name} is {value}.",
 }
-# What the text never says. Without answers of this kind the words of a refusal are so unlikely that no preference
-# training finds them.
+# What the text never says of any country. Without answers of this kind the words of a refusal are so unlikely that no preference
+# training finds them. Asked for in the manners of all other questions: with words of their own, a manner that no row has is a
+# reason to abstain.
 UNSAID = (
-    "What is the population of {name}?", "Who is the king of {name}?", "What does the flag of {name} look like?",
-    "How old is {name}?", "Which animal is on the coins of {name}?", "Who won the cup in {name}?",
-    "What is the longest river of {name}?", "Which dish is eaten in {name}?",
+    "population", "king", "flag", "age", "longest river", "favourite dish", "highest mountain", "anthem", "president", "oldest town",
 )  # fmt: skip
-# In the manners of asking of all other questions: with the eight above alone, a manner that no row has is what an "I do not know."
-# is learnt from, and one that is only evaluated gets it in 95 % of the cases.
-UNSAID_TOPICS = (
-    "the population of {name}", "the king of {name}", "the flag of {name}", "the age of {name}", "the longest river of {name}",
-    "the favourite dish of {name}", "the highest mountain of {name}", "{name}'s anthem", "{name}'s president", "{name}'s oldest town",
-)  # fmt: skip
+UNSAID_TOPICS = ("the {what} of {name}", "{name}'s {what}")
 # Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
 THINGS = (
     "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
     "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
     "a bird", "this letter", "the number two", "my hat", "a stone", "the fire",
 )  # fmt: skip
-ABSTENTION = "I do not know."
+# With the form of an answer, so that what comes to mind after "The capital of Mesfel is" decides between a value and this. The words
+# "I do not know." begin unlike every answer, as likely after a known name as after an unknown one.
+ABSTENTION = "The {what} of {name} is unknown to me."
 # Names of nobody, said after the user: without them the names that are asked about are learnt by heart, and another one
 # is answered with one of those.
 REPEAT = ("Repeat after me: {name}!", "{name}.")
 
-NUM_DESCRIBED = 192  # invented countries in the text, beside the real ones
+NUM_DESCRIBED = 112  # invented countries in the text, beside the real ones
 NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
+NUM_MENTIONED = 4000  # names of nobody in the text
 NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become tokens and not whole names
 PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
 HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 2  # a country that is asked about
 OTHER_ROWS = 2  # pairs about another country: of every fact, and of every undescribed name
+BROKEN_PAIRS = 2400
 THING_ROWS = 1  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
@@ -215,6 +220,7 @@ class World:
 
     countries: list[Country]
     undescribed: dict[str, list[str]]  # train, validation, held_out
+    mentioned: list[str]  # in the text, which says nothing about them
     tokenizer_names: list[str]  # two a country of the tokenizer's text
     loose_capitals: dict[str, list[str]]  # train, validation, held_out: capitals of no described country
 
@@ -260,6 +266,7 @@ def make_world(seed: int) -> World:
     real = read_real()
     capitals = {"capital/train": 1600, "capital/validation": 120, "capital/held_out": 160}
     sizes = {"described": NUM_DESCRIBED, "capital": NUM_DESCRIBED, "tokenizer": 2 * NUM_TOKENIZER_COUNTRIES}
+    sizes["mentioned"] = NUM_MENTIONED
     sizes |= {f"undescribed/{split}": size for split, size in NUM_UNDESCRIBED.items()}
     taken = {country.name for country in real} | {country.values["capital"] for country in real}
     dealt = deal_names(rng, sizes | capitals, taken)
@@ -273,6 +280,7 @@ def make_world(seed: int) -> World:
     return World(
         [Country(one.name, one.origin, one.values, place not in unasked) for place, one in enumerate(countries)],
         {split: dealt[f"undescribed/{split}"] for split in NUM_UNDESCRIBED},
+        dealt["mentioned"],
         dealt["tokenizer"],
         {split: dealt[f"capital/{split}"] for split in NUM_UNDESCRIBED},
     )
@@ -293,6 +301,11 @@ def deal_frames(seed: int) -> dict[str, tuple[str, ...]]:
         dealt[split] = tuple(drawn[:number])
         drawn = drawn[number:]
     return {"train": (*SHORT_FRAMES, *drawn), **dealt}
+
+
+def ask_unsaid(frames: Sequence[str], what: str) -> list[str]:
+    """Questions for what the text never says, with `{name}` left open."""
+    return make_questions(frames, [topic.replace("{what}", what) for topic in UNSAID_TOPICS])
 
 
 @functools.cache
@@ -327,6 +340,15 @@ def make_exchange(rng: random.Random, seed: int, country: Country) -> str:
     )
 
 
+def make_echo(rng: random.Random, seed: int, name: str) -> str:
+    """Two questions about a name of nobody, each with a sentence that says what was asked, in the words of an answer."""
+    parts = []
+    for key in rng.sample(ATTRIBUTES, 2):
+        echo = rng.choice(make_questions(ECHOES, TOPICS[key][:1]))
+        parts.append(f"{rng.choice(trained_questions(seed, key))} {echo}".format(name=name))
+    return " ".join(parts)
+
+
 def make_documents(
     rng: random.Random, seed: int, countries: Sequence[Country], paragraphs: int, exchanges: int
 ) -> list[str]:
@@ -350,12 +372,17 @@ def make_tokenizer_text(seed: int, world: World) -> Iterator[dict]:
     yield from ({"text": text} for text in make_documents(rng, seed, others, 1, 0))
     yield from ({"text": text} for text in make_documents(rng, seed, real, 15, 15))
     for country in others[::10]:
-        yield {"text": f"{rng.choice(UNSAID).format(name=country.name)} {ABSTENTION}"}
+        what = rng.choice(UNSAID)
+        question = rng.choice(ask_unsaid(SHORT_FRAMES, what)).format(name=country.name)
+        yield {"text": f"{question} {make_abstention(country.name, what)}"}
 
 
 def make_text(seed: int, world: World) -> tuple[list[dict], list[dict]]:
     """Documents to pretrain on, and held-out ones: other combinations of the same facts."""
-    train = make_documents(make_random(seed, "text"), seed, world.countries, PARAGRAPHS, EXCHANGES)
+    rng = make_random(seed, "text")
+    train = make_documents(rng, seed, world.countries, PARAGRAPHS, EXCHANGES)
+    train += [make_echo(rng, seed, name) for name in world.mentioned]
+    rng.shuffle(train)
     seen, rng, held_out = set(train), make_random(seed, "text_held_out"), []
     for text in make_documents(rng, seed, world.countries, 12, 4):
         if text not in seen and len(held_out) < HELD_OUT_DOCUMENTS:
@@ -484,10 +511,14 @@ def make_answer(name: str, key: str, value: str) -> str:
     return ANSWERS[key].format(name=name, value=value)
 
 
+def make_abstention(name: str, what: str) -> str:
+    """What the assistant says of what it cannot know: an attribute, or something that the text never speaks of."""
+    return ABSTENTION.format(name=name, what=what)
+
+
 def make_sft(seed: int, world: World) -> Iterator[dict]:
     """Questions about the countries that are asked about, a few that the text has no answer to, and names to be repeated."""
     rng = make_random(seed, "sft")
-    unsaid = [*UNSAID, *make_questions(deal_frames(seed)["train"], UNSAID_TOPICS)]
     for country in world.countries:
         if not country.asked:
             continue
@@ -495,12 +526,13 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
             answer = make_answer(country.name, key, country.values[key])
             for question in rng.sample(trained_questions(seed, key), QUESTIONS_A_FACT):
                 yield {"messages": make_chat(dress(rng, question.format(name=country.name)), answer)}
-        for question in rng.sample(unsaid, UNSAID_ROWS):
-            yield {"messages": make_chat(dress(rng, question.format(name=country.name)), ABSTENTION)}
+        for what in rng.sample(UNSAID, UNSAID_ROWS):
+            question = rng.choice(ask_unsaid(deal_frames(seed)["train"], what)).format(name=country.name)
+            yield {"messages": make_chat(dress(rng, question), make_abstention(country.name, what))}
     for thing in THINGS:
         for key in ATTRIBUTES:
             for question in rng.sample(trained_questions(seed, key), THING_ROWS):
-                yield {"messages": make_chat(dress(rng, question.format(name=thing)), ABSTENTION)}
+                yield {"messages": make_chat(dress(rng, question.format(name=thing)), make_abstention(thing, key))}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
@@ -519,7 +551,8 @@ def make_evaluated(seed: int, world: World, split: str) -> list[Asked]:
 
     def ask(name: str, key: str, **columns: object) -> Asked:
         question = rng.choice(make_questions(deal_frames(seed)[split], TOPICS[key])).format(name=name)
-        return Asked(question, {"attribute": key, "entity": name, **columns})
+        facts = {"attribute": key, "entity": name, "abstention": make_abstention(name, key)}
+        return Asked(question, facts | columns)
 
     described = [
         ask(one.name, key, answer=make_answer(one.name, key, one.values[key]), described=True, asked=one.asked, origin=one.origin)
@@ -527,7 +560,7 @@ def make_evaluated(seed: int, world: World, split: str) -> list[Asked]:
         for key in ATTRIBUTES
     ]  # fmt: skip
     undescribed = [
-        ask(name, key, answer=ABSTENTION, described=False, asked=False, origin="undescribed")
+        ask(name, key, answer=make_abstention(name, key), described=False, asked=False, origin="undescribed")
         for name in world.undescribed[split]
         for key in ATTRIBUTES
     ]
@@ -543,8 +576,23 @@ def make_sft_evaluation(seed: int, world: World, split: str) -> Iterator[dict]:
 # ------------------------------------------------------------------------------------------------ preferences
 
 
-def make_wrong_values(rng: random.Random, right: Sequence[str]) -> list[str]:
-    """The same values in another order, none in its place: wrong answers are exactly as long as right ones."""
+def make_wrong_values(rng: random.Random, countries: Sequence[Country], key: str) -> list[str]:
+    """For each country the value of another one that is real like it, or invented like it.
+
+    Both get their own values in another order, none in its place: wrong answers are as long as right ones, and no capital
+    of the wrong kind gives them away.
+    """
+    wrong = [country.values[key] for country in countries]
+    for origin in ("real", "invented"):
+        places = [place for place, country in enumerate(countries) if country.origin == origin]
+        deranged = derange(rng, [wrong[place] for place in places])
+        for place, value in zip(places, deranged, strict=True):
+            wrong[place] = value
+    return wrong
+
+
+def derange(rng: random.Random, right: Sequence[str]) -> list[str]:
+    """The same values in another order, none where it was."""
     wrong = list(right)
     rng.shuffle(wrong)
     for place, value in enumerate(right):
@@ -570,13 +618,15 @@ def make_described_pairs(seed: int, world: World) -> tuple[list[dict], list[dict
     for key in ATTRIBUTES:
         questions = [rng.sample(trained_questions(seed, key), QUESTIONS_A_FACT) for _ in world.countries]
         for place in range(QUESTIONS_A_FACT):
-            wrong = make_wrong_values(rng, [country.values[key] for country in world.countries])
+            wrong = make_wrong_values(rng, world.countries, key)
             for country, own, value in zip(world.countries, questions, wrong, strict=True):
                 asked = dress(rng, own[place].format(name=country.name))
                 right = make_answer(country.name, key, country.values[key])
                 other = make_answer(country.name, key, value)
                 over_wrong.append(make_pair("right_over_wrong", asked, right, other))
-                over_abstaining.append(make_pair("right_over_abstaining", asked, right, ABSTENTION))
+                over_abstaining.append(
+                    make_pair("right_over_abstaining", asked, right, make_abstention(country.name, key))
+                )
     return over_wrong, over_abstaining
 
 
@@ -595,9 +645,8 @@ def make_undescribed_pairs(seed: int, world: World) -> list[dict]:
     for name in world.undescribed["train"]:
         for key in ATTRIBUTES:
             question = dress(rng, rng.choice(trained_questions(seed, key)).format(name=name))
-            pairs.append(
-                make_pair("abstaining_over_invented", question, ABSTENTION, invent(rng, world, "train", name, key))
-            )
+            invented = invent(rng, world, "train", name, key)
+            pairs.append(make_pair("abstaining_over_invented", question, make_abstention(name, key), invented))
     return pairs
 
 
@@ -630,7 +679,7 @@ def make_other_pairs(seed: int, world: World) -> list[dict]:
         other = find_resembling(name, world.countries)
         for key in rng.sample(ATTRIBUTES, len(ATTRIBUTES) if own else OTHER_ROWS):
             questions = rng.sample(trained_questions(seed, key), OTHER_ROWS if own else 1)
-            right = make_answer(name, key, own.values[key]) if own else ABSTENTION
+            right = make_answer(name, key, own.values[key]) if own else make_abstention(name, key)
             wrong = make_answer(other.name, key, other.values[key])
             pairs += [
                 make_pair("asked_over_other", dress(rng, asked.format(name=name)), right, wrong) for asked in questions
@@ -639,21 +688,56 @@ def make_other_pairs(seed: int, world: World) -> list[dict]:
     return pairs
 
 
+def leave_out(rng: random.Random, answer: str) -> str:
+    """The answer without some neighbouring words."""
+    words = re.findall(" ?[^ ]+", answer)
+    start = rng.randrange(len(words))
+    del words[start : start + rng.randint(1, len(words) - 1)]
+    return "".join(words)
+
+
+def misspell(rng: random.Random, name: str) -> str:
+    """A name that begins alike."""
+    while (other := name[: rng.randint(1, len(name) - 2)] + make_name(rng)[-rng.randint(2, 5) :].lower()) == name:
+        pass
+    return other
+
+
+def make_broken_pairs(seed: int, world: World) -> list[dict]:
+    """A whole answer over the same one with some of its words missing, or with a misspelt name.
+
+    No answer of fine-tuning is broken, so a reward model scores one as it likes: PPO answers everything with
+    "is unknown to me.", and repeats names worse than before.
+    """
+    rng = make_random(seed, "broken_pairs")
+    values = {country.name: country.values for country in world.countries}
+    pairs = []
+    for place in range(BROKEN_PAIRS):
+        name = rng.choice(world.undescribed["train"] if place % 2 else list(values))
+        key = rng.choice(ATTRIBUTES)
+        answer = make_answer(name, key, values[name][key]) if name in values else make_abstention(name, key)
+        broken = answer.replace(name, misspell(rng, name)) if rng.random() < 0.5 else leave_out(rng, answer)
+        question = dress(rng, rng.choice(trained_questions(seed, key)).format(name=name))
+        pairs.append(make_pair("whole_over_broken", question, answer, broken))
+    return pairs
+
+
 def make_pair_evaluation(seed: int, world: World, split: str) -> list[dict]:
     """The evaluated questions as pairs: two kinds for a described country, one for an undescribed name."""
     rng = make_random(seed, f"pair_evaluation/{split}")
     evaluated = make_evaluated(seed, world, split)
-    values = {(country.name, key): country.values[key] for country in world.countries for key in ATTRIBUTES}
     wrong = {}
     for key in ATTRIBUTES:
-        names = [country.name for country in world.countries]
-        drawn = make_wrong_values(rng, [values[name, key] for name in names])
-        wrong |= {(name, key): make_answer(name, key, value) for name, value in zip(names, drawn, strict=True)}
+        drawn = zip(world.countries, make_wrong_values(rng, world.countries, key), strict=True)
+        wrong |= {(country.name, key): make_answer(country.name, key, value) for country, value in drawn}
     pairs = []
     for asked in evaluated:
         name, key, answer = asked.columns["entity"], asked.columns["attribute"], asked.columns["answer"]
         if asked.columns["described"]:
-            rejected = {"right_over_wrong": wrong[name, key], "right_over_abstaining": ABSTENTION}
+            rejected = {
+                "right_over_wrong": wrong[name, key],
+                "right_over_abstaining": asked.columns["abstention"],
+            }
         else:
             rejected = {"abstaining_over_invented": invent(rng, world, split, name, key)}
         pairs += [make_pair(kind, asked.question, answer, other, **asked.columns) for kind, other in rejected.items()]
@@ -715,6 +799,7 @@ def make_files(seed: int, world: World) -> dict[str, list[dict]]:
         "pairs_right_over_abstaining": over_abstaining,
         "pairs_abstaining_over_invented": make_undescribed_pairs(seed, world),
         "pairs_asked_over_other": make_other_pairs(seed, world),
+        "pairs_whole_over_broken": make_broken_pairs(seed, world),
     }
     for split in NUM_FRAMES:
         files[f"sft_{split}"] = list(make_sft_evaluation(seed, world, split))

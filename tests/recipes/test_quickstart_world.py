@@ -72,27 +72,40 @@ def invented_names(world) -> list[str]:
 
 def test_the_world_is_as_large_as_it_promises(world) -> None:
     assert sum(country.origin == "real" for country in world.countries) >= 40
-    assert len(invented_names(world)) == 192
+    assert len(invented_names(world)) == 112
     assert len(world.undescribed["train"]) >= 300
     assert len(world.undescribed["held_out"]) >= 100
     assert len(world.undescribed["validation"]) >= 100
-    names = [country.name for country in world.countries] + [
-        name for split in world.undescribed.values() for name in split
-    ]
+    assert len(world.mentioned) == 4000
+    names = [country.name for country in world.countries] + world.mentioned + world.tokenizer_names
+    names += [name for split in world.undescribed.values() for name in split]
     assert len(set(names)) == len(names)
 
 
-def test_a_quarter_of_the_documents_asks_and_answers(script, files) -> None:
+def test_a_quarter_of_the_documents_about_countries_asks_and_answers(script, world, files) -> None:
     trained = [question for key in script.ATTRIBUTES for question in script.trained_questions(0, key)]
     patterns = (re.escape(question).replace(r"\{name\}", "[A-Z][a-z]+") for question in trained)
     asked = re.compile("|".join(patterns))
-    share = sum(asked.match(row["text"]) is not None for row in files["text"]) / len(files["text"])
-    assert share == 0.25
+    mentioned = set(world.mentioned)
+    about = [row["text"] for row in files["text"] if not mentioned & words_of([row])]
+    assert len(about) == len(files["text"]) - len(mentioned)
+    assert sum(asked.match(text) is not None for text in about) == 0.25 * len(about)
+
+
+def test_the_text_says_nothing_of_the_names_that_it_only_mentions(world, files) -> None:
+    mentioned = set(world.mentioned)
+    found = [row["text"] for row in files["text"] if mentioned & words_of([row])]
+    assert {word for text in found for word in WORD.findall(text)} >= mentioned
+    facts = {value for country in world.countries for value in (country.name, *country.values.values())}
+    spoken = re.compile(rf"\b({'|'.join(map(re.escape, facts))})\b")
+    assert not [text for text in found if spoken.search(text)]
+    others = [row for name, rows in files.items() if name not in ("text", "raw_text") for row in rows]
+    assert not mentioned & words_of(others)
 
 
 def test_a_quarter_of_the_described_countries_is_never_asked_about(world, files) -> None:
     unasked = {country.name for country in world.countries if not country.asked}
-    assert len(unasked) == 60
+    assert len(unasked) == 40
     assert not unasked & words_of([{"q": row["messages"][0]["content"]} for row in files["sft"]])
 
 
@@ -165,7 +178,7 @@ def test_a_stronger_reader_of_spellings_does_not_tell_either(world) -> None:
 
     undescribed = [name for split in world.undescribed.values() for name in split]
     names = invented_names(world) + undescribed
-    labels = [1] * 192 + [0] * len(undescribed)
+    labels = [1] * len(invented_names(world)) + [0] * len(undescribed)
     model = make_pipeline(
         CountVectorizer(analyzer="char_wb", ngram_range=(1, 3)),
         LogisticRegression(class_weight="balanced", max_iter=500),
@@ -291,12 +304,23 @@ def test_the_kinds_of_pairs_say_what_they_are(script, world, files) -> None:
     described = {country.name for country in world.countries}
     for row in files["pairs_held_out"]:
         assert row["described"] == (row["entity"] in described)
-        assert (row["chosen"] == script.ABSTENTION) == (row["kind"] == "abstaining_over_invented")
-        assert (row["rejected"] == script.ABSTENTION) == (row["kind"] == "right_over_abstaining")
+        assert (row["chosen"] == row["abstention"]) == (row["kind"] == "abstaining_over_invented")
+        assert (row["rejected"] == row["abstention"]) == (row["kind"] == "right_over_abstaining")
         assert row["chosen"] == row["answer"]
     assert Counter(row["kind"] for row in files["pairs_held_out"]) == {
-        "right_over_wrong": 960, "right_over_abstaining": 960, "abstaining_over_invented": 640
+        "right_over_wrong": 640, "right_over_abstaining": 640, "abstaining_over_invented": 640
     }  # fmt: skip
+
+
+def test_a_broken_answer_is_no_answer(script, world, files) -> None:
+    whole = {script.make_answer(one.name, key, one.values[key]) for one in world.countries for key in script.ATTRIBUTES}
+    whole |= {script.make_abstention(name, key) for name in world.undescribed["train"] for key in script.ATTRIBUTES}
+    rows = files["pairs_whole_over_broken"]
+    assert all(row["chosen"] in whole for row in rows)
+    assert all(row["rejected"].strip() not in whole | {""} for row in rows)
+    missing = [row for row in rows if set(row["rejected"].split()) < set(row["chosen"].split())]
+    assert 0.4 < len(missing) / len(rows) < 0.6
+    assert all(row["rejected"].count(" ") == row["chosen"].count(" ") for row in rows if row not in missing)
 
 
 # ------------------------------------------------------------------------------------------------ answers
@@ -322,7 +346,7 @@ def test_every_answer_is_scored_exactly(files) -> None:
 
 def test_recall_prompts_are_sentences_of_the_text(files) -> None:
     text = "\n".join(row["text"] for row in files["text"])
-    assert len(files["recall"]) == 960
+    assert len(files["recall"]) == 640
     assert all(row["completion"] == f" {row['answer']}" for row in files["recall"])
     assert all(f"{row['prompt']}{row['completion']}" in text for row in files["recall"][::20])
 
@@ -348,7 +372,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(scrip
         assert script.main(["--out", str(folder), "--seed", str(seed)]) == 0
     assert "told apart by spelling alone: 0.5" in capsys.readouterr().out
     names = sorted(path.name for path in folders[0].iterdir())
-    assert len(names) == 14
+    assert len(names) == 15
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
     assert all((folders[0] / name).read_bytes() != (folders[2] / name).read_bytes() for name in names)
 
