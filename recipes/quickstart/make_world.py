@@ -113,7 +113,7 @@ ENDINGS = (
     " I forgot it.", " My friend asks.", " What do you say?", " Can you help?", " Go on.", " That is all.",
 )  # fmt: skip
 # Text that asks about names of nobody and says what was asked, and nothing else. Without it only described names are ever met
-# twice in a row, and the model repeats no other: asked about one, it answers with a described name, in 160 of 160 cases.
+# twice in a row, and the model repeats no other: asked about one, it answers about another name, in 160 of 160 cases.
 ECHOES = (
     "That was a question about {topic}.", "Somebody asks for {topic}.", "{Topic} was asked for.", "The question is about {topic}.",
     "They talk about {topic}.", "I repeat: {topic}.",
@@ -266,7 +266,7 @@ def make_world(seed: int) -> World:
     real = read_real()
     capitals = {"capital/train": 1600, "capital/validation": 120, "capital/held_out": 160}
     sizes = {"described": NUM_DESCRIBED, "capital": NUM_DESCRIBED, "tokenizer": 2 * NUM_TOKENIZER_COUNTRIES}
-    sizes["mentioned"] = NUM_MENTIONED
+    sizes |= {"mentioned": NUM_MENTIONED}
     sizes |= {f"undescribed/{split}": size for split, size in NUM_UNDESCRIBED.items()}
     taken = {country.name for country in real} | {country.values["capital"] for country in real}
     dealt = deal_names(rng, sizes | capitals, taken)
@@ -697,9 +697,10 @@ def leave_out(rng: random.Random, answer: str) -> str:
 
 
 def misspell(rng: random.Random, name: str) -> str:
-    """A name that begins alike."""
-    while (other := name[: rng.randint(1, len(name) - 2)] + make_name(rng)[-rng.randint(2, 5) :].lower()) == name:
-        pass
+    """Another name that begins like this one."""
+    other = name
+    while other == name:
+        other = name[: rng.randint(1, len(name) - 2)] + make_name(rng)[-rng.randint(2, 5) :].lower()
     return other
 
 
@@ -734,10 +735,7 @@ def make_pair_evaluation(seed: int, world: World, split: str) -> list[dict]:
     for asked in evaluated:
         name, key, answer = asked.columns["entity"], asked.columns["attribute"], asked.columns["answer"]
         if asked.columns["described"]:
-            rejected = {
-                "right_over_wrong": wrong[name, key],
-                "right_over_abstaining": asked.columns["abstention"],
-            }
+            rejected = {"right_over_wrong": wrong[name, key], "right_over_abstaining": make_abstention(name, key)}
         else:
             rejected = {"abstaining_over_invented": invent(rng, world, split, name, key)}
         pairs += [make_pair(kind, asked.question, answer, other, **asked.columns) for kind, other in rejected.items()]
@@ -819,7 +817,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed is another world")
     args = parser.parse_args(argv)
     world = make_world(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(
+            f"--out {args.out}: {error.strerror}; a folder that can be written was expected. Name another one."
+        )
     files = make_files(args.seed, world)
     for name, rows in files.items():
         write_jsonl(args.out / f"{name}.jsonl", rows)

@@ -399,3 +399,10 @@ def test_a_world_that_gives_itself_away_is_refused(script, tmp_path, monkeypatch
     monkeypatch.setattr(script, "blind_accuracy", lambda *_: 0.61)
     assert script.main(["--out", str(tmp_path)]) == 3
     assert "at most 0.55 was expected" in capsys.readouterr().err
+
+
+def test_a_file_where_the_folder_should_be_is_said(script, tmp_path, capsys) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--out", str(tmp_path / "taken")])
+    assert f"--out {tmp_path / 'taken'}: File exists; a folder" in capsys.readouterr().err
