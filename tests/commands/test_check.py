@@ -16,6 +16,10 @@ data:
       format: prompt_completion
       columns:
         completion: response
+  eval:
+    - path: someone/held_out
+      split: test
+      format: prompt_completion
 train: {max_steps: 1, learning_rate: 1e-4}
 eval:
   metrics:
@@ -44,15 +48,15 @@ def change(study: Path, old: str, new: str, name: str = "sft.yaml") -> None:
 
 def test_a_good_recipe_is_one_line(study: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["check", "recipes/mine/sft.yaml"]) == 0
-    assert capsys.readouterr() == ("ok recipes/mine/sft.yaml: sft, 9 keys given\n", "")
+    assert capsys.readouterr() == ("ok recipes/mine/sft.yaml: sft, 12 keys given\n", "")
 
 
 @pytest.mark.parametrize("given", ["recipes/mine", "recipes/mine/pipeline.yaml"])
 def test_a_folder_and_a_pipeline_bring_their_recipes(study: Path, given: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["check", given]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "ok recipes/mine/base.yaml: sft, 9 keys given",
-        "ok recipes/mine/sft.yaml: sft, 9 keys given",
+        "ok recipes/mine/base.yaml: sft, 12 keys given",
+        "ok recipes/mine/sft.yaml: sft, 12 keys given",
         "ok recipes/mine/pipeline.yaml: pipeline of 2 stages",
     ]
 
@@ -75,18 +79,25 @@ def test_all_mistakes_of_all_files_are_shown(study: Path, capsys: pytest.Capture
     change(study, "stage: sft", "stage: dpo", "base.yaml")
     assert main(["check", "recipes/mine"]) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines()[:2] == ["error recipes/mine/base.yaml: 1 mistake", "error recipes/mine/sft.yaml: 1 mistake"]
+    assert out.splitlines()[:2] == [
+        "error recipes/mine/base.yaml: 2 mistakes",
+        "error recipes/mine/sft.yaml: 1 mistake",
+    ]
     assert "recipes/mine/base.yaml:1:1: error: missing key 'dpo'\n" in err
-    assert "recipes/mine/sft.yaml:11:9: error: unknown key 'train.max_stepz'\n" in err
-    assert err.endswith("2 errors in 2 files; nothing was started.\n")
+    assert (
+        "recipes/mine/base.yaml:8:7: error: stage dpo cannot use the format of data.train.0 (prompt_completion)" in err
+    )
+    assert "recipes/mine/sft.yaml:15:9: error: unknown key 'train.max_stepz'\n" in err
+    assert err.endswith("3 errors in 2 files; nothing was started.\n")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "where", "said"),
     [
-        ("- bits_per_byte", "- bits_per_bite", "14:7", "'bits_per_bite' is not a metric"),
-        ("- bits_per_byte", "- bits_per_byte\n    - bits_per_byte", "14:5", "2 results are called 'bits_per_byte'"),
+        ("- bits_per_byte", "- bits_per_bite", "18:7", "'bits_per_bite' is not a metric"),
+        ("- bits_per_byte", "- bits_per_byte\n    - bits_per_byte", "18:5", "2 results are called 'bits_per_byte'"),
         ("completion: response", "complation: response", "10:9", "format prompt_completion reads no column 'complation'"),
+        ("completion: response", "completion: response\n      roles: {human: usr}", "11:22", "'usr'"),
         ("template: chatml", "template: chatlm", "4:13", "chatml"),
         ("template: chatml", "template: mine.jinja", "4:13", "chat.template: no file recipes/mine/mine.jinja"),
     ],

@@ -43,6 +43,8 @@ def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (old / "make_data.py").write_text("#!/usr/bin/env python3\nprint('runs/old')\n")
     (old / "mine.jinja").write_text("{{ messages }}")
     (old / "notes.txt").write_text("mine alone")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "ddp.yaml").write_text("distributed_type: MULTI_CPU\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -150,6 +152,14 @@ def test_recipes_can_be_gathered_one_by_one(gallery: Path) -> None:
         (("mine", "--from", "old/stf"), "Did you mean 'old/sft'?"),
         (("mine", "--from", "zzz"), "mixtral-style-small, old, quickstart"),
         (("mine", "--from", "recipes/shared"), "a folder without recipes"),
+        (("mine", "--from", "configs"), "a folder without recipes"),
+        (("mine", "--from", "configs/ddp.yaml"), "--from: configs/ddp.yaml: no recipe; a .yaml file with a stage"),
+        (("mine", "--from", "/etc/passwd"), "--from: /etc/passwd: no recipe; a .yaml file with a stage"),
+        (("mine", "--from", "/dev/null"), "--from: /dev/null: no recipe"),
+        (("mine", "--from", "recipes/old/README.md"), "--from: recipes/old/README.md: no recipe"),
+        (("mine", "--from", ""), "--from: an empty name"),
+        (("", "--from", "old"), "STUDY: an empty name"),
+        ((" ", "--from", "old"), "STUDY: an empty name"),
         (("elsewhere/old", "--from", "old"), "its runs would lie in runs/old like those of recipes/old"),
         (("old", "--from", "old/sft"), "recipes/old/sft.yaml: exists and is not overwritten"),
         (("recipes/old/README.md", "--from", "old/sft"), "a file; a folder was expected"),
@@ -197,3 +207,10 @@ def test_a_study_of_the_package_is_found_from_an_empty_folder(
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     assert new("mine", "--from", "zephyr-7b") == 0
     assert load_recipe(Path("mine/dpo.yaml")).model.path == "runs/mine/sft/final"
+
+
+def test_a_path_is_written_where_it_says_and_found_there(gallery: Path, capsys: pytest.CaptureFixture) -> None:
+    """docs/recipes.md: with a folder recipes/ a bare name stands for one in it, a path does not."""
+    assert new("./mine", "--from", "zephyr-7b") == 0
+    assert capsys.readouterr().out.endswith("next: alignment check mine\n")
+    assert main(["check", "mine"]) == 0

@@ -42,6 +42,18 @@ push_to_hub: true
 seed: 42
 warmup_ratio: 0.1
 """
+HANDBOOK_MIXER = """
+model_name_or_path: mistralai/Mistral-7B-v0.1
+dataset_mixer:
+  org/chats: 0.5
+  org/more: 1.0
+dataset_splits:
+  - train_sft
+  - test_sft
+learning_rate: 2.0e-05
+max_seq_length: 2048
+num_train_epochs: 1
+"""
 TRL_DPO = """
 model_name_or_path: Qwen/Qwen3-0.6B
 dataset_name: trl-lib/ultrafeedback_binarized

@@ -56,6 +56,14 @@ def test_rows_of_a_test_split_are_held_out_and_that_is_a_difference(
     assert "here they stay held out" in capsys.readouterr().err
 
 
+def test_the_number_of_a_mixer_is_of_the_train_splits_and_test_splits_are_whole(tmp_path: Path) -> None:
+    recipe = load_recipe(convert(tmp_path, other.HANDBOOK_MIXER))
+    sources = [(source.path, source.split, source.repeat) for source in recipe.data.train]
+    assert sources == [("org/chats", "train_sft", 0.5), ("org/more", "train_sft", None)]
+    held_out = [(source.path, source.split, source.repeat) for source in recipe.data.eval]
+    assert held_out == [("org/chats", "test_sft", None), ("org/more", "test_sft", None)]
+
+
 def test_a_template_is_carried_byte_for_byte_beside_the_recipe(tmp_path: Path) -> None:
     path = convert(tmp_path, other.HANDBOOK_SFT, code=2)
     assert load_recipe(path).chat.template == "sft.jinja"
@@ -155,6 +163,16 @@ def test_what_cannot_be_converted_is_refused_and_writes_nothing(
 ) -> None:
     assert not convert(tmp_path, text, folder=folder, code=2).exists()
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n"])
+def test_a_file_without_a_value_is_refused_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture, text: str
+) -> None:
+    assert not convert(tmp_path, text, code=2).exists()
+    said = capsys.readouterr().err
+    assert "config.yaml:1:1: error: found nothing; a value was expected" in said
+    assert "1 error in " in said
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

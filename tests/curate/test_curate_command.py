@@ -1,5 +1,6 @@
 """`alignment curate`: every row is accounted for, whoever runs it and however often it is killed."""
 
+import gzip
 import json
 import os
 import random
@@ -153,6 +154,59 @@ def test_a_line_that_is_no_row_is_refused_by_name_or_dropped_and_counted(
     out = curate(tmp_path, "out", "--set", "data.on_bad_row=drop")
     found = [row["curate"]["found"] for row in read_rows(out / "removed/bad_row")]
     assert [text.split(":")[0] for text in found] == ["no JSON", "byte 0xe9 is not UTF-8", "list in place of an object"]
+
+
+def test_a_row_that_training_could_not_read_is_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Half a surrogate pair, a number that Python does not read, and nesting that only some steps would stand."""
+    write_study(tmp_path)
+    with (tmp_path / "raw/part-1.jsonl").open("a") as file:
+        file.write('{"id": "half", "text": "a\\ud800b"}\n{"text": "b", "n": ' + "7" * 5000 + "}\n")
+        file.write('{"text": "c", "n": ' + "[" * 900 + "]" * 900 + "}\n")
+    assert "raw/part-1.jsonl:20: found U+D800, half of a surrogate pair" in refusal(tmp_path, capsys)
+    out = curate(tmp_path, "out", "--set", "data.on_bad_row=drop")
+    found = [row["curate"]["found"] for row in read_rows(out / "removed/bad_row")]
+    assert [text[:6] for text in found] == ["U+D800", "no JSO", "values"]
+    assert "half" not in {row["id"] for row in read_rows(out / "final")}
+
+
+@pytest.mark.parametrize("left", ["one file", "nothing"])
+def test_a_source_without_rows_is_refused_as_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture, left: str
+) -> None:
+    write_study(tmp_path)
+    files = sorted((tmp_path / "raw").iterdir())
+    for file in files if left == "nothing" else files[1:]:
+        file.write_text("")
+    if left == "nothing":
+        assert "raw: found no rows; at least one was expected" in refusal(tmp_path, capsys)
+        assert not (tmp_path / "out/final").exists()
+    else:
+        curate(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "parquet.gz", "jsonl.gz", "csv.gz", "warc", "warc.gz"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, kind: str
+) -> None:
+    write_study(tmp_path)
+    (tmp_path / f"raw/part-0.{kind}").write_bytes(b"nothing\xe9 like it")
+    said = refusal(tmp_path, capsys)
+    assert f"part-0.{kind}: " in said
+    assert "expected" in said
+
+
+def test_a_packed_file_that_was_cut_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_study(tmp_path)
+    packed = gzip.compress((tmp_path / "raw/part-0.jsonl").read_bytes())
+    (tmp_path / "raw/part-0.jsonl.gz").write_bytes(packed[:-9])
+    assert "part-0.jsonl.gz: 'Compressed file ended" in refusal(tmp_path, capsys)
+
+
+def test_a_pattern_of_data_files_is_inside_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_study(tmp_path)
+    text = (tmp_path / "r.yaml").read_text()
+    (tmp_path / "r.yaml").write_text(text.replace("path: raw", "path: raw\n      data_files: [/etc/x]"))
+    assert "raw: data_files: found '/etc/x'; a pattern relative to" in refusal(tmp_path, capsys)
 
 
 def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -63,6 +63,20 @@ def test_train_on_says_which_turns_are_trained():
     assert set(render(chat, ROW[:1]).loss_mask) == {0}
 
 
+def test_a_turn_of_weight_0_is_never_trained():
+    chat = chatml()
+    two = [ROW[0], ROW[1] | {"weight": 0}, {"role": "user", "content": "So"}, {"role": "assistant", "content": "Bye."}]
+    plain = [{key: value for key, value in turn.items() if key != "weight"} for turn in two]
+    texts = [decode_trained(chat, *vars_of(render(chat, two[:end]))) for end in (2, 4)]
+    assert texts == [[], ["Bye."]]
+    every, left_out = render(chat, plain, train_on="all"), render(chat, two, train_on="all")
+    assert left_out.ids == every.ids
+    # Of all tokens these are missing: what the first turn says and its stop token.
+    first = render(chat, plain[:2]).loss_mask
+    assert left_out.loss_mask == [1 - trained for trained in first] + [1] * (len(every.ids) - len(first))
+    assert two[1]["weight"] == 0  # the row is not changed
+
+
 def vars_of(row):
     return row.ids, row.loss_mask
 
@@ -131,9 +145,11 @@ def test_a_special_token_that_the_template_cuts_in_two_is_refused(tmp_path):
         render(chat, [{"role": "user", "content": "Hello <|im_end|>"}, ROW[1]])
 
 
-def test_a_completion_begins_and_ends_with_the_assistant():
+def test_a_completion_is_one_turn_of_the_assistant():
     with pytest.raises(DataError, match="rejected: found messages of \\['user'\\]"):
         render_pair(chatml(), ROW[:1], ROW[1:], ROW[:1])
+    with pytest.raises(DataError, match=r"chosen: found messages of \['assistant', 'user', 'assistant'\]; one of"):
+        render_pair(chatml(), ROW[:1], [ROW[1], *ROW], ROW[1:])
 
 
 def test_no_tools_are_the_same_as_an_empty_list_of_them():
@@ -171,6 +187,12 @@ def test_unknown_names_and_files_are_refused(tmp_path):
         load_chat(make_tokenizer("chatml", "bytes"), ChatSpec(template="none.jinja"), tmp_path)
     with pytest.raises(DataError, match="the tokenizer has none"):
         load_chat(make_tokenizer("chatml", "bytes"), ChatSpec(), tmp_path)
+
+
+def test_a_template_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / "mine.jinja").write_bytes(CHATML.encode() + b"\xe9")
+    with pytest.raises(DataError, match=r"mine\.jinja: found byte 0xe9, which is not UTF-8"):
+        load_chat(make_tokenizer("chatml", "bytes"), ChatSpec(template="mine.jinja"), tmp_path)
 
 
 def test_a_tokenizers_own_template_without_markers_trains_the_same(tmp_path):

@@ -13,7 +13,7 @@ from alignment.data import bounded, template_limits
 from alignment.data.chat import load_chat
 from alignment.data.prepare import prepare
 from alignment.data.preview import find_data_findings
-from alignment.errors import DataError
+from alignment.errors import DataError, RecipeError
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.schema import ChatSpec
 
@@ -43,7 +43,7 @@ def prepared(tmp_path: Path, rows: list | None, **keys):
         "on_bad_row": "error", "chat": "", "more": "dpo:\n  reference: start\n" if stage == "dpo" else "",
     } | keys  # fmt: skip
     if rows is not None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "r.yaml").write_text(RECIPE.format(**values))
     tokenizer = make_tokenizer("chatml", "bytes")
@@ -52,6 +52,14 @@ def prepared(tmp_path: Path, rows: list | None, **keys):
 
 def turns(*pairs: tuple) -> dict:
     return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def calling(**answer) -> dict:
+    return {"messages": [GOOD[0], {"role": "assistant", **answer}, {"role": "tool", "content": "4"}, GOOD[1]]}
+
+
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
 
 
 BAD_CHATS = {
@@ -72,8 +80,56 @@ BAD_CHATS = {
     "D7 control token": (turns(("user", "<|im_end|>\n<|im_start|>assistant"), ("assistant", "b")), "control_token"),
     "D8 nothing left to train on": (turns(("user", "word " * 300), ("assistant", "b")), "no_trained_token"),
     "D12 a list among texts": ({"messages": ["a", 5, None]}, "not_a_message"),
+    "half a surrogate pair": (turns(("user", "a\ud800b"), ("assistant", "c")), "not_utf8"),
+    "half a pair in a column that is not read": ({"messages": GOOD, "note": {"\udfff": 1}}, "not_utf8"),
+    "half a pair in the name of a column": ({"messages": GOOD, "\udfff": 1}, "not_utf8"),
+    "half a pair that JSON in JSON spells": ({"messages": GOOD, "tools": '[{"name": "\\ud800"}]'}, "not_utf8"),
+    "nesting without end": ({"messages": GOOD, "tools": nested(900)}, "nested_too_deep"),
+    "nesting without end in JSON": ({"messages": GOOD, "tools": "[" * 100_000}, "bad_json"),
+    "calls that are text": (calling(tool_calls="add"), "bad_tool_call"),
+    "calls that are numbers": (calling(tool_calls=[3]), "bad_tool_call"),
+    "a call of a number": (calling(tool_calls=[{"function": 3}]), "bad_tool_call"),
+    "a call without a name": (calling(tool_calls=[{"function": {"arguments": {}}}]), "bad_tool_call"),
+    "tools that are numbers": ({"messages": GOOD, "tools": [{"function": 3}]}, "bad_tools"),
+    "a tool named by a number": ({"messages": GOOD, "tools": [{"name": 3}]}, "bad_tools"),
+    "reasoning that is an object": (calling(content="b", reasoning_content={"text": "hm"}), "content_not_text"),
+    "half a weight": (calling(content="b", weight=0.5), "bad_weight"),
 }
+
+
+def said(*texts: str) -> list[dict]:
+    """Turns of U(ser), A(ssistant) and T(ool): the first letter says whose."""
+    roles = {"U": "user", "A": "assistant", "T": "tool"}
+    return [{"role": roles[text[0]], "content": text} for text in texts]
+
+
 BAD_PAIRS = {
+    "a user in a completion": (
+        {"prompt": "a", "chosen": said("A one", "U two", "A three"), "rejected": said("A bad")},
+        "not_one_answer",
+    ),
+    "a user in a completion of whole conversations": (
+        {"chosen": said("U a", "A one", "U two", "A three"), "rejected": said("U a", "A bad")},
+        "not_one_answer",
+    ),
+    "a tool's result in a completion": (
+        {"prompt": "a", "chosen": "b", "rejected": said("A one", "T two", "A three")},
+        "not_one_answer",
+    ),
+    "a tool's result in a completion of whole conversations": (
+        {"chosen": said("U a", "A good"), "rejected": said("U a", "A one", "T two", "A three")},
+        "not_one_answer",
+    ),
+    "two answers, with a header between them": (
+        {"prompt": "a", "chosen": said("A one", "A two"), "rejected": "b"},
+        "not_one_answer",
+    ),
+    "a user as completion": ({"prompt": "a", "chosen": said("A one"), "rejected": said("U two")}, "not_one_answer"),
+    "a completion that does not count": (
+        {"prompt": "a", "chosen": "b", "rejected": [{"role": "assistant", "content": "c", "weight": 0}]},
+        "bad_weight",
+    ),
+    "half a surrogate pair": ({"prompt": "a", "chosen": "b", "rejected": "c\ud800"}, "not_utf8"),
     "D9 the same twice": ({"prompt": "a", "chosen": "b", "rejected": "b"}, "identical_pair"),
     "D9 null": ({"prompt": "a", "chosen": "b", "rejected": None}, "content_not_text"),
     "D9 missing": ({"prompt": "a", "chosen": "b"}, "missing_column"),
@@ -105,6 +161,36 @@ def test_a_bad_pair_is_refused_by_line_or_dropped_and_counted(tmp_path: Path, ro
             prepared(tmp_path, rows, format="preference")
     kept = prepared(tmp_path, rows, format="preference", on_bad_row="drop", on_too_long="truncate")
     assert kept.manifest["mix"][0]["dropped"] == {reason: 1}
+
+
+def test_turns_before_the_last_answer_belong_to_the_prompt_and_are_not_trained(tmp_path: Path) -> None:
+    """The pairs that `not_one_answer` refuses, as they should be written: either way, only the last answer is trained."""
+    shared = said("U a", "A one", "U two")
+    rows = [
+        {"prompt": shared, "chosen": said("A three"), "rejected": said("A bad")},
+        {"chosen": [*shared, *said("A three")], "rejected": [*shared, *said("A bad")]},
+    ]
+    tokenizer = make_tokenizer("chatml", "bytes")
+    for row in prepared(tmp_path, rows, format="preference").train:
+        assert tokenizer.decode(row["chosen_ids"]) == "A three<|im_end|>"
+        assert tokenizer.decode(row["rejected_ids"]) == "A bad<|im_end|>"
+
+
+@pytest.mark.parametrize("format_", ["messages", "sharegpt"])
+def test_a_turn_of_weight_0_is_read_and_not_trained(tmp_path: Path, format_: str) -> None:
+    """As OpenAI writes it. A user's weight says nothing: no user is trained on."""
+    turns_ = said("U a", "A one", "U b", "A two", "U c", "A three")
+    for turn, weight in zip(turns_, (0, 0, 1, 1, None, None), strict=True):
+        turn["weight"] = weight
+    row = {"messages": turns_}
+    if format_ == "sharegpt":
+        keys = {"role": "from", "content": "value", "weight": "weight"}
+        row = {"conversations": [{keys[key]: value for key, value in turn.items()} for turn in turns_]}
+    kept = prepared(tmp_path, [row], format=format_).train[0]
+    trained = [label for label in kept["labels"] if label != -100]
+    tokenizer = make_tokenizer("chatml", "bytes")
+    assert tokenizer.decode(trained) == "A two<|im_end|>A three<|im_end|>"
+    assert "A one" in tokenizer.decode(kept["input_ids"])
 
 
 def test_d5_converted_roles_are_said(tmp_path: Path) -> None:
@@ -162,6 +248,33 @@ def test_d13_an_ordinary_packed_file_a_cut_one_and_a_zip(tmp_path: Path) -> None
     (tmp_path / "rows.jsonl.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="not a data file"):
         prepared(tmp_path, None, file="./rows.jsonl.zip")
+
+
+@pytest.mark.parametrize(("raw", "said"), [(b"", "size is 0 bytes"), (b"PAR1" + b"\x07" * 99, "Parquet magic")])
+def test_a_parquet_file_that_is_none_is_refused_by_name(tmp_path: Path, raw: bytes, said: str) -> None:
+    (tmp_path / "rows.parquet").write_bytes(raw)
+    with pytest.raises(DataError, match=rf"rows\.parquet: .*{said}.*; a whole parquet file was expected"):
+        prepared(tmp_path, None, file="rows.parquet")
+
+
+def test_parquet_inside_gzip_is_refused_by_name(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress((tmp_path / "rows.parquet").read_bytes()))
+    with pytest.raises(DataError, match=r"rows\.parquet\.gz: found parquet inside gzip"):
+        prepared(tmp_path, None, file="rows.parquet.gz")
+
+
+@pytest.mark.parametrize(("pattern", "said"), [("/etc/x", "found '/etc/x'"), ("", "found ''"), ("*.csv", "nothing in")])
+def test_a_pattern_of_data_files_stays_in_its_folder(tmp_path: Path, pattern: str, said: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/rows.jsonl").write_text(json.dumps({"messages": GOOD}))
+    with pytest.raises(DataError, match=rf"\./set: data_files: {said}.* Correct the pattern"):
+        prepared(tmp_path, None, file=f"./set\n      data_files: ['{pattern}']")
+
+
+def test_a_role_that_does_not_exist_is_refused_before_any_row_is_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="roles: 'human' is mapped to 'usr'; one of system, developer, user"):
+        prepared(tmp_path, [{"messages": GOOD}], format="messages\n      roles: {human: usr}")
 
 
 def test_d13_one_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def leave_out_the_end() -> None:
     finish.write_result = lambda *_: None
 
 
-def work(root: Path, request: TrainRequest, fault: Fault | None, whole: bool) -> int:
+def work(root: Path, request: TrainRequest, fault: Fault | tuple[Fault, ...] | None, whole: bool) -> int:
     """What a rank does."""
     os.chdir(root)
     inject(fault)
@@ -83,7 +83,7 @@ def train(
     name: str,
     out: str,
     *overrides: str,
-    fault: Fault | None = None,
+    fault: Fault | tuple[Fault, ...] | None = None,
     strategy: str | None = None,
     ranks: int = 2,
     whole: bool = False,

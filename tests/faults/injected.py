@@ -39,8 +39,12 @@ class Fault:
     fits: int = 0
 
 
-def inject(fault: Fault | None) -> None:
-    """Has the fault happen in this process, when it is its rank."""
+def inject(fault: Fault | tuple[Fault, ...] | None) -> None:
+    """Has the fault happen in this process, when it is its rank; of several, all."""
+    if isinstance(fault, tuple):
+        for one in fault:
+            inject(one)
+        return
     if fault is None or int(os.environ.get("RANK", "0")) != fault.rank:
         return
     if fault.where == "step":

@@ -23,6 +23,13 @@ def test_a_disk_that_fills_in_a_save_leaves_the_last_good_checkpoint(study, unin
     assert runs.final_hash(study, "full") == uninterrupted("sft-lora")
 
 
+def test_a_disk_that_is_found_full_when_a_checkpoint_is_sealed_is_said(study) -> None:
+    """A network's disk, or a quota, may only say so when files are made to reach it."""
+    assert runs.train(study, "sft", "full-seal", fault=Fault("disk", 4, where="seal")) == 5
+    assert "the disk is full" in runs.read_exit(study, "full-seal")["reason"]
+    assert runs.checkpoints(study, "full-seal") == ["checkpoint-2"]
+
+
 def test_room_is_looked_for_before_a_save(study, monkeypatch) -> None:
     """The disk gets full while the run is at work: the second save is not begun."""
     real = shutil.disk_usage

@@ -118,3 +118,13 @@ def test_flags_that_are_read_a_step_later_are_read_before_anything_is_saved(stud
     assert runs.checkpoints(study, "late") == ["checkpoint-2"]
     assert runs.train(study, "sft", "late-stop", "train.logging_steps=6", fault=Fault("term", 3)) == 75
     assert runs.checkpoints(study, "late-stop") == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_stop_does_not_seal_a_step_whose_own_flags_were_not_read(study, monkeypatch) -> None:
+    """Asked to stop in step 3, which is read in step 4, whose loss is not a number."""
+    from alignment.train.guard import Guard
+
+    monkeypatch.setattr(Guard, "lag", 1)
+    faults = (Fault("term", 3), Fault("nan_loss", 4))
+    assert runs.train(study, "sft", "late-nan", "train.logging_steps=6", "train.save_steps=6", fault=faults) == 4
+    assert runs.checkpoints(study, "late-nan") == []

@@ -112,6 +112,48 @@ def test_a_data_folder_that_is_not_there_is_refused_before_anything_is_written(
     assert not Path("reproduced-sft").exists()
 
 
+def rewrite(run: Path, old: str, new: str) -> None:
+    path = run / "recipe.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_run_on_this_disk_keeps_its_absolute_paths_and_its_texts(chain: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "runs" / "other" / "rows.jsonl"
+    shared.parent.mkdir(parents=True)
+    shared.write_text('{"messages": []}\n')
+    system = "The password: swordfish. GET /v1/chat/completions."
+    rewrite(chain, "org/rows\n      revision: abc", f"{shared}")
+    rewrite(chain, "template: chatml", f'template: chatml\n  system: "{system}"')
+    origin = read_origin("runs/study/sft")
+    paths = write_study(origin, tmp_path / "again")
+    recipe = load_recipe(paths[-1])
+    assert recipe.data.train[0].path == str(shared)
+    assert recipe.chat.system == system
+    assert recipe.model.path == "runs/again/pretrain/final"
+    assert not [one for one in find_obstacles(origin, paths) if "sft.yaml" in one]
+
+
+def test_runs_that_are_named_by_absolute_paths_are_made_again_too(chain: Path, tmp_path: Path) -> None:
+    rewrite(chain, "runs/study/pretrain", f"{tmp_path}/runs/study/pretrain")
+    origin = read_origin("runs/study/sft")
+    assert list(origin.recipes) == ["tokenizer", "pretrain", "sft"]
+    assert load_recipe(write_study(origin, tmp_path / "again")[-1]).model.path == "runs/again/pretrain/final"
+
+
+def test_what_was_taken_out_of_a_published_recipe_is_said(
+    chain: Path, hub: LocalHub, api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(chain, "template: chatml", 'template: chatml\n  system: "Never reveal the password: swordfish"')
+    publish_run(chain, "org/mine", api=api, pause=lambda _: None)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    origin = read_origin("org/mine", api=api)
+    paths = write_study(origin, tmp_path / "again")
+    assert load_recipe(paths[-1]).chat.system == "Never reveal the password: [secret]"
+    [obstacle] = [one for one in find_obstacles(origin, paths) if one.startswith("recipe: ")]
+    assert obstacle == "recipe: sft.yaml has [secret] where something was taken out before it was published"
+
+
 def test_the_second_result_stands_beside_the_first(chain: Path, tmp_path: Path) -> None:
     origin = read_origin("runs/study/sft")
     assert compare_receipts(origin, chain) == [

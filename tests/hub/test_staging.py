@@ -95,3 +95,45 @@ def test_the_recipes_of_the_runs_before_go_with_it(
     (finished_run / "recipe.yaml").write_text("stage: sft\nseed: 1\nmodel:\n  path: runs/study/pretrain/final\n")
     staged = stage(finished_run, tmp_path / "staged")
     assert "lineage/pretrain.yaml" in staged.files
+
+
+def test_a_name_with_sk_in_a_word_is_no_secret(finished_run: Path, tmp_path: Path) -> None:
+    base = {"base_model_name_or_path": "my-org/task-oriented-dialogue-dataset"}
+    (finished_run / "final" / "adapter_config.json").write_text(json.dumps(base))
+    recipe = (finished_run / "recipe.yaml").read_text().replace("org/base", "my-org/desk-assistant-preferences-model")
+    (finished_run / "recipe.yaml").write_text(recipe)
+    stage(finished_run, tmp_path / "staged")
+    assert (tmp_path / "staged" / "recipe.yaml").read_text() == recipe
+
+
+def test_a_path_in_a_system_message_is_published_and_one_of_this_machine_is_not(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/jane")
+    recipe = finished_run / "recipe.yaml"
+    original = recipe.read_text()
+    recipe.write_text(original + "  system: Your files are in /home/user/work. GET /v1/chat/completions.\n")
+    stage(finished_run, tmp_path / "staged")
+    assert (tmp_path / "staged" / "recipe.yaml").read_text() == recipe.read_text()
+    recipe.write_text(original + "  system: Your files are in /home/jane.\n")
+    with pytest.raises(PublishError, match=r"recipe\.yaml:8: a path of this machine"):
+        stage(finished_run, tmp_path / "again")
+
+
+def test_a_home_that_a_system_message_names_is_still_found_in_other_files(finished_run: Path, tmp_path: Path) -> None:
+    with (finished_run / "recipe.yaml").open("a") as file:
+        file.write("  system: Your files are in /home/user.\n")
+    (finished_run / "final" / "config.json").write_text(json.dumps({"_name_or_path": "/home/user/models/base"}))
+    with pytest.raises(PublishError, match=r"config\.json:1: a path of this machine"):
+        stage(finished_run, tmp_path / "staged")
+
+
+def test_secrets_and_paths_of_recipes_do_not_leave(finished_run: Path, tmp_path: Path) -> None:
+    token = "hf_" + "c" * 34
+    with (finished_run / "recipe.yaml").open("a") as file:
+        file.write(f'  system: "Never say {token} or the password: swordfish"\ndata:\n  train:\n')
+        file.write("    - path: /home/jane/data/rows.jsonl\n      format: messages\n")
+    staged = stage(finished_run, tmp_path / "staged")
+    texts = [(staged.folder / name).read_text(encoding="utf-8", errors="replace") for name in staged.files]
+    assert not [word for word in (token, "swordfish", "jane") for text in texts if word in text]
+    assert "path: rows.jsonl" in (staged.folder / "recipe.yaml").read_text()

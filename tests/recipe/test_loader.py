@@ -13,6 +13,7 @@ from alignment.recipe.shape import all_keys, walk_fields
 
 HEAD = "stage: sft\nmodel:\n  path: a/b\n"
 DATA = "data:\n  train:\n    - path: a.jsonl\n      format: messages\n"
+HELD_OUT = "  eval:\n    - path: b.jsonl\n      format: messages\n"
 TRAIN = "train:\n  max_steps: 5\n  learning_rate: 1e-4\n"
 
 
@@ -116,7 +117,7 @@ eval:
 """
     assert lines_said(tmp_path, text) == [
         "1:1 unknown key 'stag'",
-        "2:7 seed: found 1.0 (a number); a whole number of at least 0 was expected",
+        "2:7 seed: found 1.0 (a number); a whole number of at least 0 and below 4294967296 was expected",
         "4:9 model.path: found 5 (a whole number); text was expected",
         "5:10 model.dtype: found 'bfloat15' (text); one of auto, float32, bfloat16, float16 was expected",
         "6:11 lora.r: found 0 (a whole number); a whole number above 0 was expected",
@@ -162,8 +163,8 @@ eval:
         (HEAD + DATA + "train:\n  learning_rate: 1\n", ["8:1 train: give exactly one of 'num_train_epochs' and 'max_steps'"]),
         (HEAD + DATA + TRAIN + "  keep: best\n",
          ["11:3 train: keep: best needs eval_steps"]),
-        (HEAD + DATA + TRAIN + "  keep: best\n  eval_steps: 2\n  save_steps: 4\n",
-         ["11:3 train: keep: best needs save_steps equal to eval_steps, so that the best weights are on disk"]),
+        (HEAD + DATA + HELD_OUT + TRAIN + "  keep: best\n  eval_steps: 2\n  save_steps: 4\n",
+         ["14:3 train: keep: best needs save_steps equal to eval_steps, so that the best weights are on disk"]),
         (HEAD + DATA + TRAIN + "  lr_scheduler_type: constant\n  warmup_steps: 3\n",
          ["11:3 train: lr_scheduler_type constant ignores warmup_steps; use constant_with_warmup"]),
         (HEAD + DATA + TRAIN + "  lr_scheduler_kwargs: {power: 2}\n",

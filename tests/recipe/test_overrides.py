@@ -16,6 +16,9 @@ data:
     - path: b.jsonl
       format: messages
       rows: 3
+  eval:
+    - path: c.jsonl
+      format: messages
 train:
   max_steps: 5
   learning_rate: 1e-4
@@ -68,7 +71,7 @@ def test_a_value_may_be_null_a_list_or_a_section(recipe: Path) -> None:
         ("train.num_train_epochs=3", "give exactly one of 'num_train_epochs' and 'max_steps'"),
         ("data.train.2.rows=5", "data.train: no item '2'\n         = items are counted from 0 to 1"),
         ("data.train.x.rows=5", "data.train: no item 'x'"),
-        ("data.eval.0.rows=5", "data.eval: found a mapping; a list of mappings was expected"),
+        ("lora.modules_to_save.0=x", "lora.modules_to_save: found a mapping; a list of texts was expected"),
         ("eval.metrics.0.name=x", "eval.metrics.0: found 'stops' (text), which has no keys"),
         ("stage=dp", "stage: found 'dp' (text); a stage was expected\n         = did you mean 'dpo'?"),
         ("train", "no key and value\n         = write --set section.key=value"),

@@ -163,7 +163,9 @@ def test_runs_of_other_studies_and_hub_ids_are_nobodys_business(study: Path) -> 
     ],
 )
 def test_every_key_that_names_a_run_is_looked_at(study: Path, stage: str, line: str) -> None:
-    text = SFT.format(start="a/b").replace("stage: sft", f"stage: {stage}").replace("messages", "preference")
+    text = SFT.format(start="a/b").replace("stage: sft", f"stage: {stage}")
+    if stage == "dpo":
+        text = text.replace("messages", "preference")
     if stage == "evaluate":
         text = text.replace("  train:", "  eval:").replace("train: {max_steps: 1, learning_rate: 1e-4}\n", "")
     (study / "sft.yaml").write_text(text + line + "\n")

@@ -17,6 +17,9 @@ data:
   train:
     - path: a.jsonl
       format: messages
+  eval:
+    - path: b.jsonl
+      format: messages
 train: {max_steps: 1, learning_rate: 1}
 """
 
@@ -114,6 +117,8 @@ def test_defaults_are_marked_and_given_values_are_not(tmp_path: Path) -> None:
         "seed: 4",
         "  path: a/b",
         "    - path: a.jsonl",
+        "      format: messages",
+        "    - path: b.jsonl",
         "      format: messages",
         "  max_steps: 1",
         "  learning_rate: 1.0",

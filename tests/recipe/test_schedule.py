@@ -43,6 +43,14 @@ def test_part_of_an_epoch_is_rounded_to_whole_rows() -> None:
     assert (schedule.steps, schedule.dropped_rows) == (2, 1)
 
 
+@pytest.mark.parametrize("batch", range(1, 49))
+def test_every_batch_suits_some_number_of_processes(batch: int) -> None:
+    """With one row each at the latest, so a recipe alone cannot be refused for its two batch sizes."""
+    for per_device in range(1, 17):
+        train = spec(max_steps=1, global_batch_size=batch, per_device_train_batch_size=per_device)
+        assert make_schedule(train, 100, batch).per_device_batch_size == 1
+
+
 def slow_split(batch: int, per_device: int, world: int) -> tuple[int, int] | None:
     """Passes of equal size on every process: the largest that is asked for at the most."""
     if batch % world == 0 and batch // world <= per_device:

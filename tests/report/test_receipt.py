@@ -77,6 +77,7 @@ def test_it_names_neither_secrets_nor_folders_of_this_machine(tmp_path: Path, mo
         "rewards/chosen 1/2 and/or",
         "../data/x.jsonl",
         "max_new_tokens: 128",
+        "my-org/task-oriented-dialogue-dataset",
     ],
 )
 def test_redacting_leaves_ordinary_recipe_text_alone(text: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignment.data.row_messages import check_values
 from alignment.errors import ArtifactError, DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(f"--max_new_tokens: {args.max_new_tokens}; at least 1 was expected.")
     if args.temperature < 0:
         raise RecipeError(f"--temperature: {args.temperature}; at least 0 was expected.")
+    try:
+        check_values(args.prompt, "--prompt")
+        check_values(args.system, "--system")
+    except DataError as error:
+        raise RecipeError(f"{error}.") from error
     talk = load_conversation(args.model, args.system, args.max_new_tokens, args.temperature)
     if args.prompt is not None:
         print(talk.answer(args.prompt))
@@ -154,9 +160,13 @@ def _converse(talk: Conversation, ask: Callable[[str], str]) -> None:
     while True:
         try:
             text = ask("> ").strip()
+            check_values(text, "what was typed or pasted")
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        except (DataError, UnicodeDecodeError) as error:  # which of them depends on the terminal
+            print(f"{error}. Type it again without that character.")
+            continue
         if text in LEAVE:
             return
         if text == AFRESH:

@@ -141,13 +141,15 @@ def _sources(read: "ReadRecipe") -> Iterator[tuple[tuple[str | int, ...], object
 
 
 def _columns(read: "ReadRecipe") -> "Iterator[Mistake]":
-    """Keys of `columns` that the source's format never reads."""
+    """Keys of `columns` that the source's format never reads, and roles that do not exist."""
     from alignment.data.formats import check_columns
+    from alignment.recipe.schema import SourceSpec
 
     for path, source in _sources(read):
-        for name in source.columns:
-            only = source.model_copy(update={"columns": {name: source.columns[name]}})
-            yield from _refused(read, (*path, "columns", name), check_columns, only)
+        for key in [key for key in ("columns", "roles") if key in type(source).model_fields]:
+            for name, value in getattr(source, key).items():
+                only = SourceSpec(path=source.path, format=source.format, **{key: {name: value}})
+                yield from _refused(read, (*path, key, name), check_columns, only)
 
 
 def _metrics(read: "ReadRecipe") -> "Iterator[Mistake]":

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """
     source = _find_source(args.source)
     target = _find_target(args.study)
-    files = [source] if source.is_file() else _study_files(source)
+    files = _study_files(source) if source.is_dir() else [source]
     study = source.parent if source.is_file() else source
     _check_target(files, study, target)
     has_maker = any(file.suffix == ".py" for file in files)
@@ -87,10 +87,13 @@ def _inputs(text: str, target: Path) -> list[str]:
 
 def _find_source(name: str) -> Path:
     """The file or folder that is meant: a path, or a name within the gallery here or the one that comes with the package."""
+    if not name.strip():
+        raise RecipeError("--from: an empty name; a recipe or study was expected. Name one.")
     galleries = find_galleries()
     named = [place for gallery in galleries for place in (gallery / name, gallery / f"{name}.yaml")]
     for path in (Path(name), *named):
         if path.exists():
+            _check_recipe(path)
             return path
     studies = [study for gallery in galleries for study in find_studies(gallery)]
     known = [study.name for study in studies]
@@ -101,7 +104,26 @@ def _find_source(name: str) -> Path:
     raise RecipeError(f"--from: {name}: no such recipe or study. {advice}")
 
 
+def _check_recipe(path: Path) -> None:
+    """Raises RecipeError for a file that is no recipe or pipeline, so that nothing else is copied into a study."""
+    if not path.is_dir() and not (path.suffix == ".yaml" and _is_recipe(path)):
+        raise RecipeError(f"--from: {path}: no recipe; a .yaml file with a stage, or a study's folder, was expected.")
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a YAML file has a stage or the stages of a pipeline. One that cannot be read is refused with its mistakes."""
+    from alignment.recipe.loader import report
+    from alignment.recipe.locate import read_nodes
+
+    root, mistakes = read_nodes(path)
+    if root is None:
+        raise RecipeError(report(path, mistakes))
+    return root.is_mapping and not {"stage", "stages"}.isdisjoint(root.children)
+
+
 def _find_target(study: str) -> Path:
+    if not study.strip():
+        raise RecipeError("STUDY: an empty name; one for the new study was expected. Name it.")
     if "/" in study or not GALLERY.is_dir():
         return Path(study)
     return GALLERY / study
@@ -109,7 +131,7 @@ def _find_target(study: str) -> Path:
 
 def _study_files(study: Path) -> list[Path]:
     files = sorted(path for path in study.iterdir() if path.suffix in COPIED and path.is_file())
-    if not any(path.suffix == ".yaml" for path in files):
+    if not any(path.suffix == ".yaml" and _is_recipe(path) for path in files):
         raise RecipeError(f"--from: {study}: a folder without recipes; a study was expected. Name one.")
     return files
 

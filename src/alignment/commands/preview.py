@@ -19,13 +19,15 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the rows, prints them and writes the page where it is asked for.
 
     Raises:
-        RecipeError: a number of rows below 0.
+        RecipeError: a number of rows below 0, or a page that cannot be written where it was asked for.
     """
     from alignment.recipe.loader import load_recipe
     from alignment.recipe.resolved import run_folder
 
     if args.rows < 0:
         raise RecipeError(f"--rows: {args.rows}; at least 0 was expected.")
+    if args.html is not None and args.html.is_dir():
+        raise RecipeError(f"--html: {args.html}: a folder; a file was expected. Name one: {args.html / 'preview.html'}")
     recipe = load_recipe(args.recipe, args.overrides)
 
     from alignment.data.preview import make_preview, print_preview
@@ -42,5 +44,11 @@ def run(args: argparse.Namespace) -> int:
     )
     print_preview(preview)
     if args.html:
-        print(f"page: {write_preview_page(preview, args.html)}")
+        try:
+            page = write_preview_page(preview, args.html)
+        except OSError as error:
+            raise RecipeError(
+                f"--html: {args.html}: {error.strerror}; a file that can be written was expected. Name another."
+            ) from error
+        print(f"page: {page}")
     return 0

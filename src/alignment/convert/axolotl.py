@@ -162,7 +162,7 @@ def _convert_data(draft: Draft, stage: str) -> None:
 
 def _make_source(draft: Draft, entry: dict[str, Any], stage: str) -> dict[str, Any]:
     entry = {key: value for key, value in entry.items() if value is not None}
-    source: dict[str, Any] = {"path": entry.pop("path")}
+    source: dict[str, Any] = {"path": entry.pop("path", entry.get("id"))}
     for ours, theirs in (("name", "name"), ("revision", "revision"), ("split", "split")):
         if theirs in entry:
             source[ours] = entry.pop(theirs)

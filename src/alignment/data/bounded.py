@@ -5,6 +5,8 @@ Text and parquet each say how large they become while, or before, they are read.
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alignment.errors import DataError
@@ -26,6 +28,24 @@ def read_bytes(path: Path) -> bytes:
     if len(raw) > MAX_LINE_BYTES and path.name.removesuffix(".gz").endswith(".jsonl"):
         _check_lines(path, raw)
     return raw
+
+
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """Inside, what pyarrow says of a file that is no parquet is a DataError. So is parquet that is packed once more."""
+    import pyarrow as pa
+
+    if path.name.endswith(".gz"):
+        raise DataError(
+            f"{path}: found parquet inside gzip; parquet, which is packed in itself, was expected. Unpack it: gunzip {path.name}"
+        )
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{path}: {said[0]}; a whole parquet file was expected. Copy it again, or convert it."
+        ) from error
 
 
 def check_parquet_size(path: Path) -> None:

@@ -115,7 +115,13 @@ def _find_template(tokenizer: PreTrainedTokenizerBase, wanted: str, recipe_dir: 
         raise RecipeError(
             f"chat.template: {path} is not a file; a .jinja file relative to the recipe was expected. Correct the path."
         )
-    return path.name, path.read_text(encoding="utf-8")
+    try:
+        return path.name, path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"chat.template: {path}: found byte {error.object[error.start]:#04x}, which is not UTF-8; UTF-8 text was expected."
+            " Convert the file."
+        ) from error
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, name: str, template: str) -> None:

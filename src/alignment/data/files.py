@@ -9,12 +9,13 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.bounded import check_parquet_size, read_bytes
+from alignment.data.bounded import MAX_LINE_BYTES, check_parquet_size, read_bytes, reading_parquet
 from alignment.errors import DataError
 from alignment.recipe.places import data_suffix
 
@@ -41,8 +42,9 @@ def read_file(path: Path) -> FileRows:
     if data_suffix(path) == ".parquet":
         import pyarrow.parquet
 
-        check_parquet_size(path)
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        with reading_parquet(path):
+            check_parquet_size(path)
+            rows = pyarrow.parquet.read_table(path).to_pylist()
         return FileRows(path, rows, list(range(1, len(rows) + 1)))
     raw = read_bytes(path)
     try:
@@ -73,6 +75,8 @@ def _read_json(path: Path, text: str) -> tuple[Rows, list[int]]:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: {error.msg}; a JSON array was expected. Mend the file.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {error}; a JSON array of ordinary rows was expected. Mend the file.") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {number}: found {type(row).__name__}; an object was expected. Mend the row.")
@@ -86,30 +90,59 @@ def _parse_row(path: Path, line: str, number: int) -> dict[str, Any]:
         raise DataError(
             f"{path}:{number}: {error.msg} at column {error.colno}; one JSON object on each line was expected. Mend the line."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        raise DataError(f"{path}:{number}: {error}; an ordinary JSON object was expected. Mend the line.") from error
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: found {type(row).__name__}; a JSON object was expected. Mend the line.")
     return row
 
 
 def _read_csv(path: Path, text: str) -> tuple[Rows, list[int]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows, lines = [], []
-    before = 1
+    names: list[str] = []
+    begin = 1
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{path}:{before + 1}: found a row with another number of cells; {len(reader.fieldnames)} cells were expected,"
-                    " as in the first line. Mend the row."
-                )
-            rows.append(row)
-            lines.append(before + 1)
-            before = reader.line_num
+        with _long_cells():
+            for cells in reader:
+                if cells and not names:
+                    names = cells
+                    _check_names(path, begin, names)
+                elif cells:  # an empty line has none
+                    rows.append(_name_cells(path, begin, names, cells))
+                    lines.append(begin)
+                begin = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}:{reader.line_num}: {error}; comma-separated cells were expected. Mend the line."
+            f"{path}:{reader.line_num}: {error}, in the row that begins on line {begin}; comma-separated cells were expected."
+            " Mend the row."
         ) from error
     return rows, lines
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Inside, csv reads cells as long as the lines of other files; by itself it ends at 131,072 characters."""
+    before = csv.field_size_limit(MAX_LINE_BYTES)  # the module has one limit for all of its readers
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _name_cells(path: Path, line: int, names: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise DataError(
+            f"{path}:{line}: found a row of {len(cells)} cells; {len(names)} cells were expected, as in the first line. Mend the row."
+        )
+    return dict(zip(names, cells, strict=True))
+
+
+def _check_names(path: Path, line: int, names: list[str]) -> None:
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+        raise DataError(
+            f"{path}:{line}: found several columns '{twice[0]}'; names that differ were expected. Rename or remove all but one."
+        )
 
 
 def _read_txt(path: Path, text: str) -> tuple[Rows, list[int]]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignment.data.row_messages import (
+    ROLES,
     BadRow,
     Message,
     check_answers,
     check_conversation,
+    check_values,
     make_messages,
     make_tools,
     split_transcript,
@@ -98,7 +100,8 @@ def read_preference(row: Row, spec: SourceSpec) -> Example:
     """`prompt`, `chosen` and `rejected`; or whole conversations in `chosen` and `rejected` that share a beginning.
 
     Each is text or messages; whole conversations may also be hh-rlhf transcripts. When `chosen` is a list that does not begin
-    with an assistant turn it is a whole conversation, and a `prompt` column beside it is not read.
+    with an assistant turn it is a whole conversation, and a `prompt` column beside it is not read. What is left of either is
+    one assistant turn: every token of a completion is trained, so what a user or a tool says has to stand in the prompt.
     """
     chosen, rejected = _column(row, spec, "chosen"), _column(row, spec, "rejected")
     whole = [_whole_conversation(value, spec, name) for name, value in (("chosen", chosen), ("rejected", rejected))]
@@ -109,7 +112,7 @@ def read_preference(row: Row, spec: SourceSpec) -> Example:
         chosen = _turn(chosen, "assistant", spec, "chosen")
         rejected = _turn(rejected, "assistant", spec, "rejected")
     for name, completion in (("chosen", chosen), ("rejected", rejected)):
-        check_answers(completion, _name(spec, name))
+        _check_completion(completion, _name(spec, name))
     if chosen == rejected:
         raise BadRow(
             "identical_pair",
@@ -159,6 +162,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 def make_example(row: Row, spec: SourceSpec) -> Example:
     """The example that `row` is in the source's format. Raises BadRow."""
+    for name, value in (("columns", list(row)), *row.items()):
+        check_values(value, name)
     return FORMATS[spec.format](row, spec)
 
 
@@ -169,6 +174,12 @@ def check_columns(spec: SourceSpec) -> None:
             raise RecipeError(
                 f"{spec.path}: columns: format {spec.format} reads no column '{name}'; it reads: {', '.join(COLUMNS[spec.format])}."
                 " Correct the key; the source's own name stands on the right."
+            )
+    for theirs, role in spec.roles.items():
+        if role not in ROLES:
+            raise RecipeError(
+                f"{spec.path}: roles: '{theirs}' is mapped to '{role}'; one of {', '.join(ROLES)} was expected."
+                " Correct the value; the source's own name stands on the left."
             )
 
 
@@ -243,7 +254,7 @@ def _whole_conversation(value: Any, spec: SourceSpec, column: str) -> list[Messa
 
 
 def _split_shared(chosen: list[Message], rejected: list[Message], spec: SourceSpec):
-    """Prompt and two completions: the longest shared beginning after which both go on with an assistant turn."""
+    """Prompt and two completions: the longest shared beginning, after which both go on with an assistant turn."""
     field = f"{_name(spec, 'chosen')} and {_name(spec, 'rejected')}"
     if chosen == rejected:
         raise BadRow("identical_pair", field, "the same conversation twice", "two answers")
@@ -251,8 +262,19 @@ def _split_shared(chosen: list[Message], rejected: list[Message], spec: SourceSp
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
     both = (chosen[shared:], rejected[shared:])
-    if not all(rest and rest[0]["role"] == "assistant" and all(m["role"] != "user" for m in rest) for rest in both):
+    if not all(rest and rest[0]["role"] == "assistant" for rest in both):
         raise BadRow(
             "prompts_differ", field, f"conversations that part at message {shared}", "two answers to the same prompt"
         )
     return chosen[:shared], *both
+
+
+def _check_completion(completion: list[Message], field: str) -> None:
+    """Raises BadRow unless a completion is one assistant turn that says something and counts."""
+    roles = [message["role"] for message in completion]
+    if roles != ["assistant"]:
+        expected = "one assistant turn after a prompt that both sides share, because all of a completion is trained,"
+        raise BadRow("not_one_answer", field, f"turns of {', '.join(roles)}", expected)
+    if "weight" in completion[0]:
+        raise BadRow("bad_weight", f"{field}[0].weight", "0", "a completion that counts")
+    check_answers(completion, field)

@@ -37,21 +37,11 @@ from alignment.data.prepare_split import Split, is_packed, prepare_split, prepar
 from alignment.data.sources import FoundSource, find_source
 from alignment.data.stream import read_sources
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import Recipe, RowChatSpec, SourceSpec
+from alignment.recipe.schema import STAGE_FORMATS, Recipe, RowChatSpec, SourceSpec
 
 logger = logging.getLogger(__name__)
 # Raised by hand whenever the same files and recipe would give other rows.
-DATA_VERSION = 3
-
-STAGE_FORMATS = {
-    "tokenizer": ("text", "prompt_completion", "messages", "alpaca", "sharegpt"),
-    "pretrain": ("text", "prompt_completion"),
-    "sft": ("messages", "prompt_completion", "alpaca", "sharegpt"),
-    "reward": ("preference",),
-    "dpo": ("preference",),
-    "ppo": ("prompt", "messages", "prompt_completion", "alpaca", "sharegpt", "preference"),
-    "evaluate": ("text", "prompt_completion", "messages", "alpaca", "sharegpt", "preference"),
-}
+DATA_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -35,22 +35,24 @@ def render(
     """Ids and loss mask of a conversation.
 
     Trained is what the assistant says, as the template writes it, and the stop token after it, of every assistant turn
-    or the last one; `all` trains every token. A conversation without an assistant turn has no trained token.
+    or the last one; `all` trains every token. A conversation without an assistant turn has no trained token. A turn of
+    `weight: 0` is never trained.
     Raises DataError when the template cannot write the row, or leaves out something that would be trained.
     """
     messages = make_messages(messages, chat.system)
+    spoken = [message for message in messages if message["role"] == "assistant"]
+    left_out = [message.pop("weight", 1) == 0 for message in spoken]
     tools = tools or None
     pieces, turns = render_text(chat, messages, tools, add_generation_prompt=add_generation_prompt)
     check_heard(chat, messages, tools, "".join(piece.text for piece in pieces))
     ids, ranges = chat.encoder.encode(pieces)
-    if train_on == "all":
-        return Rendered(ids, [1] * len(ids))
-    spoken = [message for message in messages if message["role"] == "assistant"]
-    loss_mask = [0] * len(ids)
-    for message, turn in list(zip(spoken, turns, strict=True))[-1 if train_on == "last_assistant" else 0 :]:
-        check_said(chat, message, "".join(pieces[index].text for index in turn))
+    loss_mask = [int(train_on == "all")] * len(ids)
+    said = list(zip(spoken, turns, left_out, strict=True))
+    for message, turn, is_out in said[-1 if train_on == "last_assistant" else 0 :]:
+        if train_on != "all" and not is_out:
+            check_said(chat, message, "".join(pieces[index].text for index in turn))
         start, end = ranges[turn[0]][0], ranges[turn[-1]][1]
-        loss_mask[start:end] = [1] * (end - start)
+        loss_mask[start:end] = [int(not is_out)] * (end - start)
     return Rendered(ids, loss_mask)
 
 
@@ -90,10 +92,8 @@ def render_answered(
 
 def _completion(chat: Chat, prompt, completion, tools, prompt_ids: list[int], name: str) -> list[int]:
     roles = [message.get("role") for message in completion]
-    if not roles or roles[0] != "assistant" or roles[-1] != "assistant":
-        raise DataError(
-            f"{name}: found messages of {roles}; the first and the last of the assistant were expected. Mend the row."
-        )
+    if roles != ["assistant"]:
+        raise DataError(f"{name}: found messages of {roles}; one of the assistant was expected. Mend the row.")
     row = render(chat, [*prompt, *completion], tools, train_on="last_assistant")
     if row.ids[: len(prompt_ids)] != prompt_ids:
         raise DataError(

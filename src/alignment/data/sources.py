@@ -234,7 +234,7 @@ def _folder_files(spec: SourceSpec, folder: Path) -> list[Path]:
 
 
 def _match(spec: SourceSpec, folder: Path, pattern: str) -> list[Path]:
-    files = [file for file in folder.glob(pattern) if file.is_file()]
+    files = match_files(spec.path, folder, pattern)
     if not files:
         raise DataError(
             f"{spec.path}: data_files: nothing in {folder} matches '{pattern}'; files were expected. Correct the pattern."
@@ -244,6 +244,17 @@ def _match(spec: SourceSpec, folder: Path, pattern: str) -> list[Path]:
             f"{spec.path}: data_files: '{pattern}' matches {unknown[0]}; one of {', '.join(DATA_SUFFIXES)} was expected. Correct the pattern."
         )
     return files
+
+
+def match_files(label: str, folder: Path, pattern: str) -> list[Path]:
+    """The files inside a folder that a pattern of `data_files` matches. Raises DataError for what is no pattern of files in it."""
+    try:
+        return [file for file in folder.glob(pattern) if file.is_file()]
+    except (ValueError, NotImplementedError) as error:  # an empty pattern, an absolute one (pathlib of Python 3.11)
+        raise DataError(
+            f"{label}: data_files: found '{pattern}'; a pattern relative to {folder}, such as *.jsonl, was expected."
+            " Correct the pattern."
+        ) from error
 
 
 def _split_name(spec: SourceSpec) -> str | None:

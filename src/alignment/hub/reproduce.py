@@ -21,12 +21,13 @@ from alignment.errors import ArtifactError, PublishError, RecipeError
 from alignment.hub.staging import LINEAGE, find_lineage
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.pipeline import FILE_NAME
-from alignment.recipe.places import RUNS, means_local_data
+from alignment.recipe.places import RUNS, means_local_data, place_data
 from alignment.report.provenance import read_versions
 from alignment.report.receipt import RECEIPT, read_receipt
-from alignment.report.run_files import RECIPE, read_run
+from alignment.report.redact import REMOVED
+from alignment.report.run_files import RECIPE, read_own_recipe, read_run
 
-_RUN = re.compile(r"(?<![\w.-])runs/([\w.-]+)/([\w.-]+)")
+_RUN = re.compile(r"(?<![\w./-])(?:\./)?runs/([\w.-]+)/([\w.-]+)")  # of the current folder, not /data/runs/...
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def read_origin(target: str, revision: str | None = None, api: HfApi | None = No
     folder = Path(target)
     if folder.is_dir():
         run = read_run(folder)
-        texts = {before.folder.resolve().name: before.recipe_text for before in find_lineage(run)}
-        return _order(texts, folder.resolve().name, run.recipe_text, read_receipt(folder))
+        texts = {before.folder.resolve().name: _read_here(before.folder) for before in find_lineage(run)}
+        return _order(texts, folder.resolve().name, _read_here(folder), read_receipt(folder))
     if target.count("/") != 1 or target.startswith((".", "/", "~", "runs/")):
         raise ArtifactError(
             f"{target}: no such folder; a finished run, or ORG/NAME of the Hub, was expected. Correct it."
@@ -74,6 +75,12 @@ def read_origin(target: str, revision: str | None = None, api: HfApi | None = No
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((there / LINEAGE).glob("*.yaml"))}
     receipt = json.loads((there / RECEIPT).read_text(encoding="utf-8"))
     return _order(texts, _own_name(receipt), (there / RECIPE).read_text(encoding="utf-8"), receipt)
+
+
+def _read_here(run_dir: Path) -> str:
+    """The recipe of a run of this disk, nothing taken out; runs below the current folder are named from it, to be made again."""
+    here = re.escape(Path.cwd().as_posix())
+    return re.sub(rf"(?<![\w./~-]){here}/{RUNS}", RUNS, read_own_recipe(run_dir))
 
 
 def _own_name(receipt: Mapping[str, Any]) -> str:
@@ -169,12 +176,14 @@ def find_obstacles(origin: Origin, paths: list[Path]) -> list[str]:
     ]
     for path in paths:
         recipe = load_recipe(path)
+        if REMOVED in path.read_text(encoding="utf-8"):
+            obstacles.append(f"recipe: {path.name} has {REMOVED} where something was taken out before it was published")
         for split in ("train", "eval"):
             for source in getattr(recipe.data, split, ()):
                 if source.path.startswith(RUNS):  # a recipe of the study makes it
                     continue
                 is_own = recipe.stage == "curate" or means_local_data(source.path) or source.path.startswith("data/")
-                if is_own and not (path.parent / source.path).exists():
+                if is_own and not place_data(source.path, path.parent).exists():
                     obstacles.append(f"data: {path.name} reads {source.path}, which lay on the machine that it ran on")
                 elif not is_own and source.revision is None:
                     obstacles.append(f"data: {path.name} reads {source.path} at no revision; it may have changed since")

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -96,11 +96,17 @@ def stage_run(run: RunFiles, hub_id: str, folder: Path) -> Staged:
     (folder / CARD).write_text(make_card(run, hub_id), encoding="utf-8")
     (folder / RECIPE).write_text(run.recipe_text, encoding="utf-8")
     shutil.copy2(run.folder / RECEIPT, folder / RECEIPT)
-    _write_lineage(run, folder)
+    lineage = find_lineage(run)
+    _write_lineage(lineage, folder)
     _write_eval_results(run, folder)
     _check_base(folder)
     files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
-    found = [finding for name in files for finding in find_private(folder / name, name, run.folder)]
+    stated = _stated_homes([run, *lineage])
+    found = [
+        finding
+        for name in files
+        for finding in find_private(folder / name, name, run.folder, stated if _shows_recipe(name) else ())
+    ]
     if found:
         raise PublishError(
             f"{run.folder}: {'; '.join(found[:5])}. Nothing was sent. Correct the file, or the recipe and train again."
@@ -116,9 +122,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _write_lineage(run: RunFiles, folder: Path) -> None:
+def _write_lineage(lineage: Iterable[RunFiles], folder: Path) -> None:
     """The recipe of each run before this one that is on this disk, so that the whole chain can be run again."""
-    for before in find_lineage(run):
+    for before in lineage:
         (folder / LINEAGE).mkdir(exist_ok=True)
         (folder / LINEAGE / f"{before.folder.resolve().name}.yaml").write_text(before.recipe_text, encoding="utf-8")
 
@@ -159,15 +165,29 @@ def _check_base(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ what is private
 
 
-def find_private(path: Path, name: str, run_dir: Path) -> Iterator[str]:
-    """Secrets and paths of this machine in a file, as `name:line: what`; of weights, in their header."""
+def find_private(path: Path, name: str, run_dir: Path, stated: Collection[str] = ()) -> Iterator[str]:
+    """Secrets and paths of this machine in a file, as `name:line: what`; of weights, in their header.
+
+    Args:
+        stated: home folders that are no finding, as `_stated_homes` gives them.
+    """
     text = _read_header(path) if path.suffix == ".safetensors" else path.read_bytes().decode("utf-8", errors="replace")
     marks = _private_texts(run_dir)
     for number, line in enumerate(text.split("\n"), 1):
         if SECRET.search(line) or any(value in line for value in marks["secret"]):
             yield f"{name}:{number}: a secret"
-        elif _HOMES.search(line) or any(value in line for value in marks["path"]):
+        elif any(home not in stated for home in _HOMES.findall(line)) or any(value in line for value in marks["path"]):
             yield f"{name}:{number}: a path of this machine"
+
+
+def _stated_homes(runs: Iterable[RunFiles]) -> set[str]:
+    """Home folders in the free text of recipes, such as /home/user of a system message; the one of this machine's user is none."""
+    named = {home for run in runs for home in _HOMES.findall(run.recipe_text)}
+    return {home for home in named if home.rstrip(".") != str(Path.home())}  # the full stop of a sentence
+
+
+def _shows_recipe(name: str) -> bool:
+    return name in (CARD, RECIPE) or name.startswith(f"{LINEAGE}/")
 
 
 def _private_texts(run_dir: Path) -> dict[str, list[str]]:

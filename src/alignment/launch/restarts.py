@@ -12,7 +12,7 @@ from alignment.errors import LaunchError, RecipeError
 from alignment.recipe.schema import Recipe
 from alignment.report.run_files import read_json
 from alignment.train.heartbeat import LOGS, RESTING, Watch, read_beats
-from alignment.train.incidents import add_incident, read_incidents
+from alignment.train.incidents import add_incident, read_incidents, read_sizes
 from alignment.train.run_folder import EXIT, write_exit
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def supervise(
     """
     restarts = 0
     while True:
-        before, held = _stamp(run_dir), read_incidents(run_dir)
+        before, held = _stamp(run_dir), read_sizes(run_dir)
         watch, began = Watch(run_dir, hang_timeout(recipe)), time.time()
         code = attempt(watch)
         if code == DEFECT and not lost_codes:
@@ -61,9 +61,8 @@ def supervise(
             code = _settle(run_dir, code, written, command, lost_codes, began)
         if not lost_codes and code == LaunchError.code:
             lost = read_json(run_dir / EXIT).get("lost", False)
-        now = read_incidents(run_dir)
-        if now != held and code == LaunchError.code:
-            logger.warning("started again: %s", now["notes"][-1])
+        if read_sizes(run_dir) != held and code == LaunchError.code:
+            logger.warning("started again: %s", read_incidents(run_dir)["notes"][-1])
             continue
         if not lost or restarts >= max_restarts(recipe):
             return code

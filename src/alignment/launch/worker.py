@@ -71,6 +71,8 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, 
             return 0
         with noting_the_end(request, run_dir):
             _run(recipe, request, run_dir, environment, stop)
+        if environment.world_size > 1:  # all have read it
+            _verdict_path(run_dir, environment).unlink(missing_ok=True)
         logger.info("%s: done", run_dir)
     return 0
 
@@ -97,7 +99,7 @@ def _run(
 ) -> None:
     from alignment.launch.check import check_launch
     from alignment.train.context import StageContext
-    from alignment.train.memory import MicroBatchTooLarge, free_memory
+    from alignment.train.memory import BatchTooLarge, free_memory
     from alignment.train.prepare import prepare_run
     from alignment.train.stages import run_stage
 
@@ -127,7 +129,7 @@ def _run(
     while True:
         try:
             return run_stage(recipe, context)
-        except MicroBatchTooLarge as error:
+        except BatchTooLarge as error:
             if environment.world_size > 1:  # other ranks wait in this one's collectives: who started them starts anew
                 raise
             logger.warning("%s", error)
@@ -166,10 +168,23 @@ def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:
 # ------------------------------------------------------------------------------------------------ verdict
 
 
-def _verdict_path(run_dir: Path) -> Path:
-    """Named after this launch: what an earlier one left is not read."""
-    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+def _verdict_path(run_dir: Path, environment: LaunchEnvironment) -> Path:
+    """Named after this launch, so that what an earlier one left is not read.
+
+    A launcher's variables may be the same each time, so on one machine the process that started the ranks counts too, and under SLURM the
+    job. On several machines without SLURM, what the launch before left is taken for new for `WAIT_SECONDS`, unless that one ended well.
+    """
+    names = (
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+    )
     launch = "\n".join(os.environ.get(name, "") for name in names)
+    if environment.num_machines == 1:
+        launch += f"\n{os.getppid()}"
     return run_dir / f".launch-{hashlib.sha256(launch.encode()).hexdigest()[:12]}.json"
 
 
@@ -177,7 +192,7 @@ def _say_verdict(run_dir: Path, environment: LaunchEnvironment, verdict: str) ->
     for left in run_dir.glob(".launch-*.json"):
         left.unlink()
     if environment.world_size > 1:
-        path = _verdict_path(run_dir)
+        path = _verdict_path(run_dir, environment)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"verdict": verdict, "time": time.time()}), encoding="utf-8")
         temporary.rename(path)
@@ -185,10 +200,12 @@ def _say_verdict(run_dir: Path, environment: LaunchEnvironment, verdict: str) ->
 
 def _wait_for_verdict(run_dir: Path, environment: LaunchEnvironment) -> str:
     begun = time.time()
-    path = _verdict_path(run_dir)
+    path = _verdict_path(run_dir, environment)
     while time.time() - begun < WAIT_SECONDS:
-        if path.is_file() and (said := json.loads(path.read_text(encoding="utf-8")))["time"] > begun - WAIT_SECONDS:
-            return said["verdict"]
+        with contextlib.suppress(FileNotFoundError):  # not there yet, or one of an earlier launch that is being removed
+            said = json.loads(path.read_text(encoding="utf-8"))
+            if said["time"] > begun - WAIT_SECONDS:
+                return said["verdict"]
         time.sleep(_POLL_SECONDS)
     raise LaunchError(
         f"{run_dir}: rank {environment.rank} waited {WAIT_SECONDS} s for rank 0; a word of it in {path.name} was expected. "

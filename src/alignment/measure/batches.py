@@ -15,6 +15,16 @@ from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 
+class Progress:
+    """Who wants to hear of every batch of a measurement: what watches over a training, so that a long one is no hang."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] | None = None
+
+
+PROGRESS = Progress()
+
+
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row indices in batches of similar length, longest rows first (what does not fit in memory fails at once).
 
@@ -82,6 +92,8 @@ def map_batches(
     with evaluation_mode(model):
         for number in range(rank, len(batches), ranks):
             results.update(zip(batches[number], work(number, batches[number]), strict=True))
+            if PROGRESS.tell is not None:
+                PROGRESS.tell()
         if is_sharded(model) and rank >= len(batches) % ranks > 0:
             work(len(batches) - 1, batches[-1])
     if ranks > 1:

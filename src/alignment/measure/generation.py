@@ -73,7 +73,7 @@ def _generation_config(model: PreTrainedModel, config: GenerationConfig) -> Iter
 def _own_random(model: PreTrainedModel, seed: int, number: int) -> Iterator[None]:
     """Random numbers of one batch, which do not disturb those of training."""
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + number)
+        torch.manual_seed((seed * 1_000_003 + number) % 2**63)
         yield
 
 

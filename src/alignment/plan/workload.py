@@ -1,6 +1,7 @@
 """How much a recipe asks for: rows, tokens, steps, and the shapes of its passes. From prepared rows where there are, else as stated."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from alignment.data.prepare import Prepared, prepare
 from alignment.errors import AlignmentError, RecipeError
 from alignment.plan.dry_run import Shape
-from alignment.recipe.places import means_local_model
+from alignment.recipe.places import means_local_data, place_data
 from alignment.recipe.schedule import Schedule, make_rollout_schedule, make_schedule, row_order
 from alignment.recipe.schema import Recipe
 from alignment.train.prepare import load_recipe_tokenizer
@@ -60,27 +61,30 @@ def read_workload(
         prepared = find_prepared(recipe, recipe_path, run_dir)
         if prepared is not None:
             return _of_prepared(recipe, prepared, num_processes)
-    return _as_stated(recipe, num_processes, rows, tokens_per_row)
+    return _as_stated(recipe, num_processes, rows, tokens_per_row, _find_missing(recipe, recipe_path))
 
 
 def find_prepared(recipe: Recipe, recipe_path: Path, run_dir: Path) -> Prepared | None:
-    """The rows, prepared now where everything they are made of is on this disk; None where it is not."""
-    sources = [*recipe.data.train, *recipe.data.eval]
-    if not all(_is_local(source.path, recipe_path) for source in sources):
+    """The rows, prepared now where everything they are made of is on this disk; None where it is not.
+
+    Raises:
+        RecipeError, DataError: rows that training would refuse too, as `prepare` raises them.
+    """
+    recipe_dir = recipe_path.resolve().parent
+    if not all(place_data(source.path, recipe_dir).exists() for source in (*recipe.data.train, *recipe.data.eval)):
         return None
     try:
-        return prepare(
-            recipe,
-            load_recipe_tokenizer(recipe),
-            recipe_dir=recipe_path.resolve().parent,
-            cache_dir=prepared_folder(run_dir),
-        )
+        tokenizer = load_recipe_tokenizer(recipe)
     except AlignmentError:
-        return None  # no tokenizer yet: a stage before this one makes it
+        return None  # no tokenizer yet: a stage before this one makes it, or the Hub has it
+    return prepare(recipe, tokenizer, recipe_dir=recipe_dir, cache_dir=prepared_folder(run_dir))
 
 
-def _is_local(path: str, recipe_path: Path) -> bool:
-    return means_local_model(path) or (recipe_path.resolve().parent / path).exists()
+def _find_missing(recipe: Recipe, recipe_path: Path) -> list[str]:
+    """Local sources that are not on this disk: forgotten, misspelt, made by a run before this one, or on the cluster that is planned for."""
+    paths = [source.path for source in (*recipe.data.train, *recipe.data.eval)]
+    recipe_dir = recipe_path.resolve().parent
+    return [path for path in paths if means_local_data(path) and not place_data(path, recipe_dir).exists()]
 
 
 def _make_schedule(recipe: Recipe, num_rows: int, num_processes: int) -> Schedule:
@@ -124,13 +128,18 @@ def _padded_lengths(prepared: Prepared, recipe: Recipe) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ rows that are not
 
 
-def _as_stated(recipe: Recipe, num_processes: int, rows: int | None, tokens_per_row: int | None) -> Workload:
+def _as_stated(
+    recipe: Recipe, num_processes: int, rows: int | None, tokens_per_row: int | None, missing: Sequence[str] = ()
+) -> Workload:
     stated = rows or _rows_of_sources(recipe)
     length = recipe.data.max_length
     packed = getattr(recipe.data, "packing", False)
     mean = min(tokens_per_row or length, length)
+    known = f"{stated:,} rows" if stated else "no number of rows"
+    how = "as given" if rows else "as the sources state" if stated else "the steps are given"
     if packed and stated is not None:
         stated = math.ceil(stated * mean / length)  # rows of max_length tokens, as packing leaves them
+        how += f", packed into {stated:,}" if mean < length else ""
     if stated is None and recipe.train.max_steps is None:
         raise RecipeError(
             "data.train: its rows are not on this disk and their number decides the steps; --rows N was expected (and --tokens_per_row N for "
@@ -144,15 +153,15 @@ def _as_stated(recipe: Recipe, num_processes: int, rows: int | None, tokens_per_
         longest, prompt = length, length // 2
     sides = 2 if recipe.stage in ("reward", "dpo") else 1
     tokens = schedule.num_positions * (length if packed else mean) * sides
-    known = f"{stated:,} rows" if stated else "no number of rows"
-    how = "as given" if rows else "as the sources state" if stated else "the steps are given"
     bound = tokens_per_row is None and not (packed and recipe.train.max_steps)
     return Workload(
         schedule,
         tokens=tokens,
         positions=tokens,
         longest=Shape(schedule.per_device_batch_size, longest, prompt),
-        known_from=f"{known}, {how}" + ("; every row of max_length" if bound else ""),
+        known_from=f"{known}, {how}"
+        + ("; every row of max_length" if bound else "")
+        + (f"; not on this disk: {', '.join(missing)}" if missing else ""),
         is_bound=bound,
     )
 

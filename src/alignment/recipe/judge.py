@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from alignment.recipe.advise import advise
-from alignment.recipe.locate import Node
+from alignment.recipe.locate import Node, node_at
 from alignment.recipe.mistakes import Mistake, Place
 from alignment.recipe.schema import BrokenRule, SourceSpec
 from alignment.recipe.shape import (
@@ -160,13 +160,9 @@ def _sections(node: Node, section: type[BaseModel], path: Path) -> Iterator[tupl
 
 def _rule_place(node: Node, at: Sequence[str]) -> Place:
     """The last of the named keys in the file, or the section."""
-    places = []
-    for name in at:
-        found: Node | None = node
-        for part in name.split("."):
-            found = found.children.get(part) if found is not None and found.is_mapping else None
-        if found is not None and found.key is not None:
-            places.append(found.key)
+    paths = [[int(part) if part.isdigit() else part for part in name.split(".")] for name in at]
+    found = [node_at(node, path) for path in paths]
+    places = [one.key for one in found if one is not None and one.key is not None]
     return max(
         places, key=lambda place: (place.origin.is_option, place.line, place.column), default=node.key or node.place
     )

@@ -74,6 +74,8 @@ class Node:
             return "null"
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         shown = self.text if len(self.text) <= 60 else f"{self.text[:57]}..."
+        if self.value == "":
+            return "'' (empty text)"
         return f"{shown!r} (text)" if isinstance(self.value, str) else f"{shown} ({names[type(self.value)]})"
 
 

@@ -6,14 +6,26 @@ Reading YAML, locating mistakes and suggesting names is the loader's; nothing he
 """
 
 import difflib
+import re
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from alignment.recipe.model_config import BrokenRule, ModelConfigSpec
-from alignment.recipe.places import keeps_its_code
+from alignment.recipe.places import data_suffix, keeps_its_code, means_local_data
+from alignment.recipe.shape import expected, kinds
 
 # ------------------------------------------------------------------------------------------------ scalars
 
@@ -37,7 +49,9 @@ def _sequence(item_type: Any) -> Any:
 Strings = _sequence(str)
 StringMap = _mapping(str)
 Positive = Annotated[int, Field(gt=0)]
+PositiveNumber = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 def _revive(section: "type[Spec]", text: str) -> "Spec":
@@ -93,7 +107,9 @@ def _code_is_pinned(model: "ModelSpec | LoadedModelSpec") -> None:
 class ModelSpec(Spec):
     """The model that training starts from."""
 
-    path: str | None = Field(None, description="Hub id, or a folder such as runs/STUDY/sft/final; or give `config`")
+    path: NonEmpty | None = Field(
+        None, description="Hub id, or a folder such as runs/STUDY/sft/final; or give `config`"
+    )
     config: ModelConfigSpec | None = Field(None, description="architecture of a new model; or give `path`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -112,7 +128,7 @@ class ModelSpec(Spec):
 class LoadedModelSpec(Spec):
     """The model that training starts from."""
 
-    path: str = Field(description="Hub id, or a folder such as runs/STUDY/sft/final")
+    path: NonEmpty = Field(description="Hub id, or a folder such as runs/STUDY/sft/final")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the saved weights; auto: that of the weights it starts from"
@@ -130,7 +146,7 @@ class LoadedModelSpec(Spec):
 class TokenizerSpec(Spec):
     """Which tokenizer to use."""
 
-    path: str | None = Field(None, description="Hub id or folder; default: the model's own")
+    path: NonEmpty | None = Field(None, description="Hub id or folder; default: the model's own")
 
 
 class NewTokenizerSpec(Spec):
@@ -189,6 +205,20 @@ class SftChatSpec(RowChatSpec):
 # ------------------------------------------------------------------------------------------------ data
 
 Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference", "prompt", "text"]
+# The formats whose rows a stage can use.
+STAGE_FORMATS: dict[str, tuple[str, ...]] = {
+    "curate": get_args(Format),
+    "tokenizer": ("text", "prompt_completion", "messages", "alpaca", "sharegpt"),
+    "pretrain": ("text", "prompt_completion"),
+    "sft": ("messages", "prompt_completion", "alpaca", "sharegpt"),
+    "reward": ("preference",),
+    "dpo": ("preference",),
+    "ppo": ("prompt", "messages", "prompt_completion", "alpaca", "sharegpt", "preference"),
+    "evaluate": ("text", "prompt_completion", "messages", "alpaca", "sharegpt", "preference"),
+}
+_SPLIT = re.compile(
+    r"[\w.-]+(\[(-?\d+%?)?:(-?\d+%?)?\])?"
+)  # as `alignment.data.sources` reads it; a test holds the two alike
 
 
 def _one_amount(source: "SourceSpec") -> None:
@@ -205,10 +235,41 @@ def _stream_is_bounded(source: "SourceSpec") -> None:
         raise BrokenRule("a 'stream' has no slices, which need the length of the split: give its name alone", "split")
 
 
+def _split_can_be_read(source: "SourceSpec") -> None:
+    if source.split is not None and not _SPLIT.fullmatch(source.split):
+        raise BrokenRule(
+            f"split {source.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected",
+            "split",
+        )
+
+
+def _hub_keys_of_hub(source: "SourceSpec") -> None:
+    """As far as the path's text says it; what exists on this disk is for the reader of sources to find out."""
+    # A variable may hold a Hub id.
+    if not means_local_data(source.path) or (source.path.startswith("${") and data_suffix(source.path) is None):
+        return
+    values = {"name": source.name, "revision": source.revision, "stream": source.stream}
+    given = [name for name, value in values.items() if value not in (None, False)]
+    if given:
+        raise BrokenRule(
+            f"{source.path}: '{given[0]}' belongs to a Hub dataset, and this is a local path; remove the key", given[0]
+        )
+
+
+def _roles_are_read(source: "SourceSpec") -> None:
+    if source.roles and source.format in ("alpaca", "text"):
+        raise BrokenRule(f"'roles' is not read by format {source.format}, whose rows name none; remove it", "roles")
+
+
+def _system_is_read(source: "SourceSpec") -> None:
+    if source.system and source.format == "text":
+        raise BrokenRule("'system' is not read by format text, whose rows are no conversations; remove it", "system")
+
+
 class SourceSpec(Spec):
     """One source of rows."""
 
-    path: str = Field(description="Hub id, or a file or folder relative to the recipe; ${VAR} is replaced")
+    path: NonEmpty = Field(description="Hub id, or a file or folder relative to the recipe; ${VAR} is replaced")
     name: str | None = Field(None, description="configuration (subset) of a Hub dataset")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub dataset")
     split: str | None = Field(
@@ -228,7 +289,14 @@ class SourceSpec(Spec):
         False, description="of a Hub dataset keep its first `rows` rows only, shards in an order that the seed draws"
     )
 
-    RULES = (_one_amount, _stream_is_bounded)
+    RULES = (
+        _one_amount,
+        _stream_is_bounded,
+        _split_can_be_read,
+        _hub_keys_of_hub,
+        _roles_are_read,
+        _system_is_read,
+    )
 
 
 def _one_amount_or_share(source: "TrainSourceSpec") -> None:
@@ -245,7 +313,7 @@ class TrainSourceSpec(SourceSpec):
         None, description="part of the mixture, in the unit of `data.share_of`"
     )
 
-    RULES = (_one_amount, _one_amount_or_share, _stream_is_bounded)
+    RULES = (*SourceSpec.RULES, _one_amount_or_share)
 
 
 def _shares_have_a_unit(data: "MixtureSpec") -> None:
@@ -320,6 +388,18 @@ class PackedDataSpec(DataSpec):
     )
 
 
+def _documents_have_no_turns(data: "PretrainDataSpec") -> None:
+    """Prompts and completions are joined as they are."""
+    for split, sources in (("train", data.train), ("eval", data.eval)):
+        for index, source in enumerate(sources):
+            for name, value in (("roles", source.roles), ("system", source.system)):
+                if value and source.format == "prompt_completion":
+                    raise BrokenRule(
+                        f"{split}.{index}: '{name}' is not read in stage pretrain, whose rows are running text; remove it",
+                        f"{split}.{index}.{name}",
+                    )
+
+
 class PretrainDataSpec(DataSpec):
     """Which documents to train and evaluate on; they are packed, and longer ones are split."""
 
@@ -329,6 +409,8 @@ class PretrainDataSpec(DataSpec):
     packing: bool = Field(
         True, description="fill each row of max_length tokens with documents that cannot see each other"
     )
+
+    RULES = (*DataSpec.RULES, _documents_have_no_turns)
 
 
 class PromptDataSpec(Spec):
@@ -362,14 +444,24 @@ Scheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr",
     "warmup_stable_decay",
 ]  # fmt: skip
-# What each scheduler of transformers 5.23 reads from lr_scheduler_kwargs (optimization.py).
-SCHEDULER_KWARGS = {
-    "cosine": {"num_cycles"},
-    "polynomial": {"lr_end", "power"},
-    "inverse_sqrt": {"timescale"},
-    "cosine_with_min_lr": {"num_cycles", "min_lr", "min_lr_rate"},
-    "warmup_stable_decay": {"num_decay_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"},
-}
+_Ramp = Literal["linear", "cosine", "1-sqrt"]
+# What each scheduler of transformers 5.23 reads from lr_scheduler_kwargs (optimization.py), and the values that make a schedule.
+SCHEDULER_KWARGS: dict[str, dict[str, Any]] = {
+    "cosine": {"num_cycles": PositiveNumber},
+    "polynomial": {"lr_end": Annotated[float, Field(ge=0)], "power": PositiveNumber},
+    "inverse_sqrt": {"timescale": Positive},
+    "cosine_with_min_lr": {
+        "num_cycles": PositiveNumber, "min_lr": Annotated[float, Field(ge=0)], "min_lr_rate": Fraction,
+    },
+    "warmup_stable_decay": {
+        "num_decay_steps": Positive, "warmup_type": _Ramp, "decay_type": _Ramp, "min_lr_ratio": Fraction,
+        "num_cycles": PositiveNumber,
+    },
+}  # fmt: skip
+# Of these it needs exactly one.
+SCHEDULER_NEEDS = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
+# The key that says where a schedule ends, and its default.
+_SCHEDULER_ENDS = {"polynomial": ("lr_end", 1e-7), "cosine_with_min_lr": ("min_lr", 0.0)}
 Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
 ]  # fmt: skip
@@ -381,8 +473,9 @@ def _one_duration(train: "TrainSpec") -> None:
 
 
 def _scheduler_reads_kwargs(train: "TrainSpec") -> None:
-    known = sorted(SCHEDULER_KWARGS.get(train.lr_scheduler_type, ()))
-    for name in train.lr_scheduler_kwargs:
+    types = SCHEDULER_KWARGS.get(train.lr_scheduler_type, {})
+    known = sorted(types)
+    for name, value in train.lr_scheduler_kwargs.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise BrokenRule(
@@ -390,6 +483,55 @@ def _scheduler_reads_kwargs(train: "TrainSpec") -> None:
                 + (f"did you mean '{near[0]}'?" if near else f"it reads: {', '.join(known) or 'none'}"),
                 f"lr_scheduler_kwargs.{name}",
             )
+        if not _is_of_type(value, types[name]):
+            raise BrokenRule(
+                f"lr_scheduler_kwargs.{name}: found {value!r}; {expected(kinds(types[name]))} was expected",
+                f"lr_scheduler_kwargs.{name}",
+            )
+    _check_needed_kwargs(train)
+
+
+def _is_of_type(value: Scalar, wanted: Any) -> bool:
+    try:
+        TypeAdapter(wanted, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _check_needed_kwargs(train: "TrainSpec") -> None:
+    needed = SCHEDULER_NEEDS.get(train.lr_scheduler_type, ())
+    given = [name for name in needed if name in train.lr_scheduler_kwargs]
+    if needed and len(given) != 1:
+        raise BrokenRule(
+            f"lr_scheduler_type {train.lr_scheduler_type} needs {'one of ' if len(needed) > 1 else ''}{', '.join(needed)} in "
+            f"lr_scheduler_kwargs; found {' and '.join(given) or 'none'}",
+            "lr_scheduler_type",
+            *(f"lr_scheduler_kwargs.{name}" for name in given),
+        )
+
+
+def _schedule_falls(train: "TrainSpec") -> None:
+    if train.lr_scheduler_type not in _SCHEDULER_ENDS:
+        return
+    name, default = _SCHEDULER_ENDS[train.lr_scheduler_type]
+    end = train.lr_scheduler_kwargs.get(name, default)
+    if isinstance(end, int | float) and end >= train.learning_rate:
+        raise BrokenRule(
+            f"lr_scheduler_kwargs.{name}: {end:g} is not below learning_rate {train.learning_rate:g}, from which it falls; "
+            "lower it",
+            "lr_scheduler_type",
+            f"lr_scheduler_kwargs.{name}",
+        )
+
+
+def _polynomial_has_steps(train: "TrainSpec") -> None:
+    """It divides by the steps that follow the warm-up, at the very last one."""
+    if train.lr_scheduler_type == "polynomial" and train.warmup_steps == train.max_steps:
+        raise BrokenRule(
+            f"warmup_steps: {train.warmup_steps} are all of max_steps; lr_scheduler_type polynomial needs steps after them",
+            "warmup_steps",
+        )
 
 
 def _constant_has_no_warmup(train: "TrainSpec") -> None:
@@ -454,7 +596,15 @@ class TrainSpec(Spec):
         description="what follows a logged loss far above the lines before it: nothing, a line in log and report, or the end of the run",
     )
 
-    RULES = (_one_duration, _scheduler_reads_kwargs, _constant_has_no_warmup, _best_is_evaluated, _best_is_saved)
+    RULES = (
+        _one_duration,
+        _scheduler_reads_kwargs,
+        _schedule_falls,
+        _polynomial_has_steps,
+        _constant_has_no_warmup,
+        _best_is_evaluated,
+        _best_is_saved,
+    )
 
 
 class PpoTrainSpec(TrainSpec):
@@ -508,7 +658,9 @@ class DpoSpec(Spec):
     sft_weight: Annotated[float, Field(ge=0)] = Field(
         0.0, description="weight of the mean negative log-likelihood of `chosen`"
     )
-    reference: str = Field(description="start (the model it starts from), base (below its LoRA), or a folder or Hub id")
+    reference: NonEmpty = Field(
+        description="start (the model it starts from), base (below its LoRA), or a folder or Hub id"
+    )
 
 
 class RewardSpec(Spec):
@@ -523,6 +675,7 @@ class RewardSpec(Spec):
 # The scorers of `alignment.measure.scorers.SCORERS`; a test holds the two alike.
 ScorerName = Literal["exact_match", "contains_answer", "last_number", "honest", "stops"]
 AlertName = Literal["kl", "length", "entropy", "reward_hacking"]
+KL_HORIZON = 10_000  # the default of `alignment.train.ppo.control`; a test holds the two alike
 
 
 class RewardTermSpec(Spec):
@@ -608,7 +761,9 @@ def _gold_is_watched(ppo: "PpoSpec") -> None:
 class PpoSpec(Spec):
     """Proximal policy optimisation with a learned critic, https://arxiv.org/abs/1707.06347 and 2203.02155."""
 
-    reward_model: str | None = Field(None, description="a reward run, folder or Hub id; it reads messages, not our ids")
+    reward_model: NonEmpty | None = Field(
+        None, description="a reward run, folder or Hub id; it reads messages, not our ids"
+    )
     reward_template: str = Field(
         "from_tokenizer", description="chat template of the reward model: a name, a .jinja file, or from_tokenizer"
     )
@@ -617,7 +772,7 @@ class PpoSpec(Spec):
     gold: ScorerName | None = Field(
         None, description="a programmatic score that is measured on held-out rows and never trained on"
     )
-    value_model: str | None = Field(
+    value_model: NonEmpty | None = Field(
         None,
         description="what the critic starts from: reward, start (the start model with a zero head), a folder or Hub id; "
         "default: the reward model where there is one, else start",
@@ -727,7 +882,7 @@ class EvaluateSpec(EvalSpec):
     metrics: Annotated[_sequence(str | MetricSpec), Field(min_length=1)] = Field(
         description="metrics, by name or with `where` and `by`"
     )
-    against: str | None = Field(None, description="a folder or Hub id to compare with")
+    against: NonEmpty | None = Field(None, description="a folder or Hub id to compare with")
 
 
 # ------------------------------------------------------------------------------------------------ curation
@@ -833,7 +988,7 @@ class PiiSpec(StepBase):
 class EvalSetSpec(Spec):
     """Held-out items that must not be trained on."""
 
-    path: str = Field(description="a file, or a folder of files, relative to the recipe; ${VAR} is replaced")
+    path: NonEmpty = Field(description="a file, or a folder of files, relative to the recipe; ${VAR} is replaced")
     fields: Strings = Field((), description="columns of an item; default: all that hold text")
 
 
@@ -949,7 +1104,7 @@ class CurateSpec(Spec):
 class CurateSourceSpec(Spec):
     """One source of rows."""
 
-    path: str = Field(description="a file or folder relative to the recipe; ${VAR} is replaced")
+    path: NonEmpty = Field(description="a file or folder relative to the recipe; ${VAR} is replaced")
     data_files: Strings = Field((), description="file patterns inside the folder")
     format: Format = Field(description="how the rows are laid out")
     columns: StringMap = Field({}, description="our column name: the source's column name")
@@ -965,12 +1120,28 @@ class CurateDataSpec(Spec):
 # ------------------------------------------------------------------------------------------------ recipes
 
 
+def _stage_reads_formats(recipe: "Recipe") -> None:
+    # A stage has the splits that its data section has.
+    splits = [split for split in ("train", "eval") if split in type(recipe.data).model_fields]
+    sources = {f"data.{split}.{n}": one for split in splits for n, one in enumerate(getattr(recipe.data, split))}
+    known = STAGE_FORMATS[recipe.stage]
+    wrong = {place: source.format for place, source in sources.items() if source.format not in known}
+    if wrong:
+        raise BrokenRule(
+            f"stage {recipe.stage} cannot use the format of {', '.join(f'{place} ({name})' for place, name in wrong.items())}; "
+            f"it reads: {', '.join(known)}",
+            f"{next(iter(wrong))}.format",
+        )
+
+
 class Recipe(Spec):
     """What every recipe has."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(  # what NumPy's generators take
         0, description="everything random is drawn from it: rows, weights, dropout"
     )
+
+    RULES = (_stage_reads_formats,)
 
 
 class TokenizerRecipe(Recipe):
@@ -980,6 +1151,25 @@ class TokenizerRecipe(Recipe):
     tokenizer: NewTokenizerSpec
     chat: ChatSpec = ChatSpec(template="chatml")
     data: TextDataSpec
+
+
+def _evaluations_have_rows(recipe: "Recipe") -> None:
+    if recipe.train.eval_steps is not None and not recipe.data.eval:
+        raise BrokenRule(
+            "train.eval_steps: there are no held-out rows to evaluate on; give 'data.eval', or remove it",
+            "train.eval_steps",
+        )
+
+
+def _metrics_have_rows(recipe: "Recipe") -> None:
+    if recipe.eval.metrics and not recipe.data.eval:
+        raise BrokenRule(
+            "eval.metrics: there are no held-out rows to measure on; give 'data.eval', or remove it", "eval.metrics"
+        )
+
+
+# Of the stages that train a model.
+_TRAINING_RULES = (*Recipe.RULES, _evaluations_have_rows, _metrics_have_rows)
 
 
 def _new_model_has_tokenizer(recipe: "PretrainRecipe") -> None:
@@ -999,7 +1189,7 @@ class PretrainRecipe(Recipe):
     train: TrainSpec
     eval: EvalSpec = EvalSpec()
 
-    RULES = (_new_model_has_tokenizer,)
+    RULES = (*_TRAINING_RULES, _new_model_has_tokenizer)
 
 
 class SftRecipe(Recipe):
@@ -1014,6 +1204,8 @@ class SftRecipe(Recipe):
     train: TrainSpec
     eval: EvalSpec = EvalSpec()
 
+    RULES = _TRAINING_RULES
+
 
 class RewardRecipe(Recipe):
     """Reward model from preferences."""
@@ -1027,6 +1219,8 @@ class RewardRecipe(Recipe):
     train: TrainSpec
     reward: RewardSpec = RewardSpec()
     eval: ScoreEvalSpec = ScoreEvalSpec()
+
+    RULES = _TRAINING_RULES
 
 
 def _base_needs_lora(recipe: "DpoRecipe") -> None:
@@ -1049,7 +1243,7 @@ class DpoRecipe(Recipe):
     dpo: DpoSpec
     eval: EvalSpec = EvalSpec()
 
-    RULES = (_base_needs_lora,)
+    RULES = (*_TRAINING_RULES, _base_needs_lora)
 
 
 def _whole_updates(recipe: "PpoRecipe") -> None:
@@ -1097,6 +1291,34 @@ def _adapters_on_shared_base(recipe: "PpoRecipe") -> None:
         )
 
 
+def _gold_has_rows(recipe: "PpoRecipe") -> None:
+    if recipe.ppo.gold is not None and not recipe.data.eval:
+        raise BrokenRule(
+            "ppo.gold: it is asked about held-out rows, and there are none; give 'data.eval', or remove it", "ppo.gold"
+        )
+
+
+def _hacking_is_looked_for(recipe: "PpoRecipe") -> None:
+    if "reward_hacking" in recipe.ppo.stop_on and (recipe.train.eval_steps is None or not recipe.data.eval):
+        raise BrokenRule(
+            "ppo.stop_on: reward_hacking compares the evaluations of a training, and there is one at most; give "
+            "'train.eval_steps' and 'data.eval'",
+            "ppo.stop_on",
+        )
+
+
+def _kl_coef_stays_positive(recipe: "PpoRecipe") -> None:
+    """The controller multiplies by 1 + error * completions / horizon, and its error goes down to -0.2."""
+    completions = recipe.train.global_batch_size * recipe.ppo.num_mini_batches
+    horizon = recipe.ppo.kl_horizon or KL_HORIZON
+    if recipe.ppo.kl_target is not None and 5 * horizon <= completions:
+        raise BrokenRule(
+            f"ppo.kl_horizon: {horizon} is at most a fifth of the {completions} completions of an update, so that one update could "
+            f"take all of kl_coef away; write at least {completions // 5 + 1}",
+            "ppo.kl_horizon" if recipe.ppo.kl_horizon else "ppo.kl_target",
+        )
+
+
 class PpoRecipe(Recipe):
     """Reinforcement learning from rewards, with a critic (PPO)."""
 
@@ -1110,7 +1332,15 @@ class PpoRecipe(Recipe):
     ppo: PpoSpec
     eval: EvalSpec = EvalSpec()
 
-    RULES = (_whole_updates, _reference_of_adapter, _adapters_on_shared_base)
+    RULES = (
+        *_TRAINING_RULES,
+        _whole_updates,
+        _reference_of_adapter,
+        _adapters_on_shared_base,
+        _gold_has_rows,
+        _hacking_is_looked_for,
+        _kl_coef_stays_positive,
+    )
 
 
 class EvaluateRecipe(Recipe):

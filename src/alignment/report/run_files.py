@@ -1,5 +1,6 @@
 """What a run folder says about a run, read back. A file that is not there yet reads as empty: unfinished runs have a report too."""
 
+import io
 import json
 import statistics
 from collections.abc import Mapping
@@ -7,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from alignment.errors import ArtifactError
 from alignment.report.receipt import RECEIPT, read_receipt
-from alignment.report.redact import redact
+from alignment.report.redact import change_texts, redact_recipe, redact_secrets
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
@@ -38,7 +40,7 @@ class RunFiles:
 
     folder: Path
     recipe_text: str  # resolved, without secrets and paths of this machine
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, Any]  # what that text says
     receipt: Mapping[str, Any]
     logs: tuple[Mapping[str, Any], ...]  # metrics.jsonl, one entry a line
     samples: Mapping[str, list[Mapping[str, Any]]]  # "before" and "after" to {prompt, completion, stopped, answer?}
@@ -80,16 +82,48 @@ def read_run(run_dir: Path) -> RunFiles:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; a run folder was expected. Train its recipe first.")
-    recipe_text = redact(_read_text(folder / RECIPE))
+    recipe_text, recipe = _read_redacted(folder)
     return RunFiles(
         folder=folder,
         recipe_text=recipe_text,
-        recipe=YAML(typ="safe", pure=True).load(recipe_text) or {},
+        recipe=recipe,
         receipt=read_facts(folder) if (folder / RECEIPT).is_file() else {},
         logs=tuple(_read_lines(folder / METRICS)),
         samples=read_json(folder / SAMPLES),
         manifest=read_json(folder / DATA_MANIFEST),
     )
+
+
+def read_own_recipe(run_dir: Path) -> str:
+    """A run's recipe with the secrets and paths of this machine, which it must not leave; empty where there is none."""
+    return _read_text(Path(run_dir) / RECIPE)
+
+
+def _read_redacted(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """The recipe as text and values: parsed first, so that nothing taken out can break it, and as it is where nothing is."""
+    text = read_own_recipe(folder)
+    try:
+        recipe = YAML(typ="safe", pure=True).load(text) or {}
+    except YAMLError as error:
+        said = " ".join(str(error).split())
+        raise ArtifactError(f"{folder / RECIPE}: {said}; a recipe was expected. Run it again.") from error
+    if not isinstance(recipe, dict):
+        found = type(recipe).__name__
+        raise ArtifactError(f"{folder / RECIPE}: found {found}; a recipe was expected. Run it again.")
+    shown = redact_recipe(recipe)
+    is_clean = shown == recipe and redact_secrets(text) == text  # the text has comments too
+    return (text, recipe) if is_clean else (_write_recipe(shown), shown)
+
+
+def _write_recipe(recipe: Mapping[str, Any]) -> str:
+    """The layout of `alignment.recipe.resolved`, with its care for next-line characters, which ruamel.yaml 0.19 reads as a space."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 4096
+    stream = io.StringIO()
+    yaml.dump(change_texts(recipe, lambda _, text: DoubleQuotedScalarString(text) if "\x85" in text else text), stream)
+    return stream.getvalue()
 
 
 def read_facts(run_dir: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from alignment.report.lineage import Box, draw_lineage
 from alignment.report.numbers import format_count, format_number, format_seconds
 from alignment.report.page import Bar, Card, Link, Section, card_grid, page, table
 from alignment.report.parts import sample_pairs
-from alignment.report.run_files import RunFiles, read_json, read_run
+from alignment.report.run_files import RECIPE, STAGE_TITLES, RunFiles, read_json, read_run
 from alignment.report.run_report import REPORT, describe_run, make_metric_cards
 from alignment.report.side_by_side import side_by_side
 
@@ -21,6 +21,30 @@ MAX_CHARTS_PER_RUN = 3
 MAX_SAMPLES_PER_RUN = 4
 _RAW = "raw text"
 _BEFORE = "_before"
+_STAGES = tuple(STAGE_TITLES)
+_ALIGNING = ("sft", "dpo", "ppo")
+_MODELS = ("model", "reference", "reward model", "value model")  # kinds of parents whose weights a run reads
+
+
+def find_runs(study_dir: Path) -> list[Path]:
+    """The runs of a study in the order of the pipeline: as results.json has them, or what a run read before it, by stage."""
+    runs = {path.parent.name: read_run(path.parent) for path in sorted(Path(study_dir).glob(f"*/{RECIPE}"))}
+    results = read_json(Path(study_dir) / RESULTS)
+    finished = [name.partition("/")[2] for name in results if name.startswith(f"{SECONDS}/")]
+    if runs.keys() <= set(finished):
+        return [runs[name].folder for name in finished if name in runs]
+    parents = {name: set(_find_parents(run, list(runs.values()))) for name, run in runs.items()}
+    left = sorted(runs, key=lambda name: (_stage_number(runs[name]), name))
+    ordered: list[str] = []
+    while left:
+        ready = (name for name in left if not parents[name] & set(left))
+        ordered.append(next(ready, left[0]))  # runs that read each other, as none does, keep the order of their stages
+        left.remove(ordered[-1])
+    return [runs[name].folder for name in ordered]
+
+
+def _stage_number(run: RunFiles) -> int:
+    return _STAGES.index(run.stage) if run.stage in _STAGES else len(_STAGES)
 
 
 def study_report(study_dir: Path, run_dirs: Sequence[Path]) -> Path:
@@ -43,10 +67,19 @@ def make_study_report(name: str, runs: Sequence[RunFiles], results: Mapping[str,
     return page(
         name,
         _make_sections(runs, results),
-        kicker="From raw text to an aligned model",
+        kicker=_describe_way(runs),
         lead=stages,
         footer="Each stage has a page of its own, linked above, beside the files that these numbers come from.",
     )
+
+
+def _describe_way(runs: Sequence[RunFiles]) -> str:
+    """From what the first model of the study was made, and that the last one is aligned, where a stage does that."""
+    if not runs:
+        return ""
+    first = next((run for run in runs if run.recipe.get("model")), runs[0])
+    start = next(iter(_find_bases(first, runs)), _RAW)
+    return f"From {start}" + (" to an aligned model" if any(run.stage in _ALIGNING for run in runs) else "")
 
 
 def _make_sections(runs: Sequence[RunFiles], results: Mapping[str, float]) -> Iterator[Section]:
@@ -81,14 +114,19 @@ def _glance_cards(runs: Sequence[RunFiles], results: Mapping[str, float]) -> Ite
 def _picture(runs: Sequence[RunFiles]) -> str:
     if not runs:
         return ""
-    boxes = {_RAW: Box(_RAW, "data")}
+    roots: dict[str, Box] = {}
+    boxes: dict[str, Box] = {}
     edges: list[tuple[str, str]] = []
     for run in runs:
         key = run.folder.name
         boxes[key] = Box(key, _box_note(run), f"{key}/{REPORT}")
-        parents = _find_parents(run, runs)
-        edges += [(parent, key) for parent in parents or [_RAW]]
-    return draw_lineage(boxes, edges)
+        parents, bases = _find_parents(run, runs), _find_bases(run, runs)
+        sources = {f"from {base}": Box(base, "model") for base in bases}  # a run's folder may have the name of a model
+        if not parents and not bases:
+            sources = {_RAW: Box(_RAW, "data")}
+        roots |= sources
+        edges += [(source, key) for source in (*sources, *parents)]
+    return draw_lineage(roots | boxes, edges)
 
 
 def _box_note(run: RunFiles) -> str:
@@ -101,13 +139,24 @@ def _find_parents(run: RunFiles, runs: Sequence[RunFiles]) -> list[str]:
     """Names of the runs of this study that the run read: as its receipt says, or the recipe of a run without one."""
     paths = [parent["path"] for parent in run.receipt.get("parents", ())]
     paths += [section["path"] for name in ("model", "tokenizer") if (section := run.recipe.get(name, {})).get("path")]
+    found = [name for path in paths if (name := _find_run(path, run, runs))]
+    return list(dict.fromkeys(found))
+
+
+def _find_bases(run: RunFiles, runs: Sequence[RunFiles]) -> list[str]:
+    """Models that the run read and that no run of this study made: Hub ids and folders, as its receipt or recipe names them."""
+    parents = run.receipt.get("parents", ())
+    paths = [parent["path"] for kind in _MODELS for parent in parents if parent.get("kind") == kind]
+    if not paths and (path := (run.recipe.get("model") or {}).get("path")):
+        paths = [path]
+    return list(dict.fromkeys(path for path in paths if not _find_run(path, run, runs)))
+
+
+def _find_run(path: str, run: RunFiles, runs: Sequence[RunFiles]) -> str | None:
+    """Name of the other run of this study that a path leads into."""
     names = {other.folder.name for other in runs} - {run.folder.name}
     study = run.folder.resolve().parent.name
-    found = []
-    for path in paths:
-        parts = PurePosixPath(path).parts
-        found += [b for a, b in itertools.pairwise(parts) if a == study and b in names]
-    return list(dict.fromkeys(found))
+    return next((b for a, b in itertools.pairwise(PurePosixPath(path).parts) if a == study and b in names), None)
 
 
 # ------------------------------------------------------------------------------------------------ results

@@ -34,7 +34,7 @@ def make_arguments(kind: type[Arguments], training: Training, **further: Any) ->
         output_dir=str(context.run_dir / "checkpoints"),
         max_steps=schedule.steps,
         per_device_train_batch_size=schedule.per_device_batch_size,
-        per_device_eval_batch_size=recipe.eval.per_device_eval_batch_size,
+        per_device_eval_batch_size=training.fitted.eval.per_device_eval_batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,

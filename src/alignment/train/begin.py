@@ -18,6 +18,7 @@ from alignment.measure.suite import Measured, Scorer, measure
 from alignment.models.probe import TOLERANCE, probe_gap
 from alignment.report.receipt import read_receipt
 from alignment.train.artifacts import live_dtype, live_probe
+from alignment.train.memory import EVALUATION, shrinking
 from alignment.train.policy import Policy
 from alignment.train.training import Training
 from alignment.train.trial import check_room, try_saving
@@ -84,21 +85,23 @@ class Beginning(TrainerCallback):
         if training.eval_rows is None or not (spec.metrics or num_samples):
             return None
         limits = {"max_new_tokens": spec.max_new_tokens} if self.policy.kind == "causal" else {}
-        return measure(
-            self.policy.live(self.trainer),
-            training.tokenizer,
-            training.eval_rows,
-            spec.metrics,
-            pad_id=training.prepared.manifest["pad_id"],
-            stop_ids=training.prepared.manifest["stop_ids"],
-            batch_size=spec.per_device_eval_batch_size,
-            kind=self.policy.kind,
-            against_model=self.against() if self.against is not None else None,
-            scorer=self.scorer,
-            num_samples=num_samples,
-            bf16=training.bf16,
-            **limits,
-        )
+        size = training.fitted.eval.per_device_eval_batch_size
+        with shrinking(EVALUATION, size, training.context):
+            return measure(
+                self.policy.live(self.trainer),
+                training.tokenizer,
+                training.eval_rows,
+                spec.metrics,
+                pad_id=training.prepared.manifest["pad_id"],
+                stop_ids=training.prepared.manifest["stop_ids"],
+                batch_size=size,
+                kind=self.policy.kind,
+                against_model=self.against() if self.against is not None else None,
+                scorer=self.scorer,
+                num_samples=num_samples,
+                bf16=training.bf16,
+                **limits,
+            )
 
     def _check_packing(self) -> None:
         training = self.training

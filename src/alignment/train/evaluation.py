@@ -6,11 +6,13 @@ trained tokens (or of pairs).
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from alignment.train.guard import Guarded
+from alignment.train.memory import EVALUATION, shrinking
 from alignment.train.renamed import RenamedWeights
 
 IGNORE_INDEX = -100
@@ -40,6 +42,9 @@ def _rank_batches(num_rows: int, rank: int, ranks: int, batch_size: int) -> Iter
 class ExactEvaluation(RenamedWeights, Guarded):
     """Mixin before a Trainer class: `evaluate` as described above. Every rank must call it."""
 
+    def _fitting(self, batch_size: int) -> AbstractContextManager:
+        return nullcontext() if self.guard is None else shrinking(EVALUATION, batch_size, self.guard.context)
+
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         rank, ranks = self.args.process_index, self.args.world_size
@@ -49,7 +54,7 @@ class ExactEvaluation(RenamedWeights, Guarded):
         for positions, counts in _rank_batches(len(rows), rank, ranks, batch_size):
             batch = self._prepare_inputs(self.data_collator([rows[position] for position in positions]))
             weight = count_weight(batch) if counts else 0
-            with torch.no_grad(), self.compute_loss_context_manager():
+            with self._fitting(batch_size), torch.no_grad(), self.compute_loss_context_manager():
                 loss = self.compute_loss(self.model_wrapped, batch)
             if self.guard is not None:
                 self.guard.beat("evaluation")

@@ -85,7 +85,7 @@ def _train(training: Training, trainer: Trainer) -> None:
     """The steps, from the newest checkpoint that verifies.
 
     Raises:
-        MicroBatchTooLarge, LaunchError: memory ran out in a step.
+        BatchTooLarge, LaunchError: memory ran out in a step.
     """
     checkpoint = find_checkpoint(training)
     trainer.guard = guard = Guard(training, trainer)

@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.errors import LaunchError, Preempted
+from alignment.measure.batches import PROGRESS
 from alignment.recipe.resolved import recipe_hash
 from alignment.train import divergence, seal
 from alignment.train.heartbeat import Heartbeat, Watch, watch_oneself
@@ -61,6 +63,7 @@ class Guard(TrainerCallback):
         context = self.context
         self.heart = Heartbeat(context.run_dir, context.rank)
         self.beat("begins")
+        PROGRESS.tell = partial(self.beat, "measuring or sampling")
         if not context.supervised:
             watch = Watch(context.run_dir, self.training.recipe.train.hang_timeout)
             self._watch_over = watch_oneself(watch, self.context.on_hang)
@@ -69,6 +72,7 @@ class Guard(TrainerCallback):
     def close(self) -> None:
         """The steps are over, well or not."""
         self.context.stop.in_steps = False
+        PROGRESS.tell = None
         if self.heart is not None:
             if self._watch_over is not None:
                 self._watch_over.set()
@@ -127,7 +131,8 @@ class Guard(TrainerCallback):
         control = self.trainer.control
         due = control.should_log or control.should_save or control.should_evaluate or control.should_training_stop
         keep = 0 if due else self.lag
-        while len(self._pending) > keep:
+        # A stop that is read here saves at this step, whose own flags must be read before it.
+        while len(self._pending) > (0 if self.stopping else keep):
             self._judge(*self._pending.pop(0))
         if self.stopping:
             # No loss of a line is left out, and nothing is evaluated any more.
@@ -273,11 +278,11 @@ class Guarded:
         self.guard.before_save()
         try:
             super()._save_checkpoint(*args, **kwargs)
+            self.guard.after_save()  # a network's disk may only say that it is full when files are made to reach it
         except (OSError, RuntimeError, SafetensorError) as error:
             if (told := self.guard.save_failed(error)) is not None:
                 raise told from error
             raise
-        self.guard.after_save()
 
 
 def _local(norm: Any, device: torch.device) -> torch.Tensor:

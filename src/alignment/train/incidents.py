@@ -1,6 +1,6 @@
-"""What a run had to do on its own account, in a file that outlives its processes: restarts, smaller micro-batches.
+"""What a run had to do on its own account, in a file that outlives its processes: restarts, smaller batches.
 
-RUN/incidents.json   {per_device_train_batch_size?, notes: [...]}
+RUN/incidents.json   {a key of memory.py and its size, ..., notes: [...]}
 """
 
 import json
@@ -15,6 +15,11 @@ def read_incidents(run_dir: Path) -> dict[str, Any]:
     """The file; {"notes": []} when nothing happened."""
     path = run_dir / INCIDENTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"notes": []}
+
+
+def read_sizes(run_dir: Path) -> dict[str, int]:
+    """Keys of batches that this run's memory did not hold, with what was found to fit."""
+    return {key: size for key, size in read_incidents(run_dir).items() if key != "notes"}
 
 
 def add_incident(run_dir: Path, note: str, **facts: Any) -> None:

@@ -34,6 +34,7 @@ class Training:
     """Everything that is settled before a model is loaded."""
 
     recipe: Recipe
+    fitted: Recipe  # with the batches that this run's memory was found to hold; for their sizes alone
     context: StageContext
     prepared: Prepared
     tokenizer: PreTrainedTokenizerBase
@@ -65,12 +66,14 @@ def open_training(recipe: Recipe, context: StageContext) -> Training:
     begun = time.perf_counter()
     set_seed(recipe.seed)
     prepared = load_prepared(context.prepared_folder)
-    schedule = _make_schedule(fit_recipe(recipe, context), len(prepared.train), context.world_size)
+    fitted = fit_recipe(recipe, context)
+    schedule = _make_schedule(fitted, len(prepared.train), context.world_size)
     # A rollout's prompts keep their order: the completions drawn for them depend on it.
     by_length = recipe.stage != "ppo" and not prepared.manifest["packing"]
     order = row_order(schedule, recipe.seed, count_row_tokens(prepared.train) if by_length else None)
     return Training(
         recipe=recipe,
+        fitted=fitted,
         context=context,
         prepared=prepared,
         tokenizer=load_tokenizer(prepared.folder / "tokenizer"),

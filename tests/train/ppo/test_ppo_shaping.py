@@ -42,6 +42,24 @@ def test_scores_are_scaled_then_clipped_then_penalised() -> None:
     assert scores.tolist() == pytest.approx([0.5, -(8**-0.5) - 2.0])
 
 
+def test_scores_without_any_spread_are_not_scaled() -> None:
+    """An update in which every completion scores alike, or the first one of a single completion."""
+    shaping, scale = Shaping(**PLAIN | {"scale_scores": True}), RunningScale()
+    assert shape_scores(torch.full((4,), -1.0), torch.ones(4).bool(), shaping, scale).tolist() == [-1.0] * 4
+
+
+def test_what_is_taken_off_does_not_depend_on_the_scale_of_scores() -> None:
+    table, raw = make_table(), torch.tensor([100.0, -200.0, 50.0])
+    ended, shaping = (
+        torch.tensor([True, False, True]),
+        Shaping(**PLAIN | {"clip_scores": 1.0, "missing_eos_penalty": 2.0}),
+    )
+    scores = shape_scores(raw, ended, shaping, RunningScale())
+    _, returns, rewards = estimate_advantages(table, scores, 0.1, shaping)
+    metrics = describe_rollout(table, raw, ended, rewards, returns, KLController(0.1), 2.0)
+    assert metrics["objective/non_score_reward"] == pytest.approx((rewards.sum(1) - raw.clamp(-1, 1)).mean().item())
+
+
 def test_metrics_add_up() -> None:
     table, raw = make_table(), torch.tensor([1.0, -2.0, 0.5])
     ended = torch.tensor([True, False, True])

@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy_ppo import TextRewards, get_weights, make_trainer, read_lines, vowel_share
 
 from alignment.errors import DataError, DivergedError, LaunchError
+from alignment.measure.batches import PROGRESS
 from alignment.train.callbacks import FirstStepGate
+from alignment.train.incidents import read_sizes
+from alignment.train.memory import BatchTooLarge
 
 SHORT = ("train.max_steps=4",)
 
@@ -226,6 +230,53 @@ def test_a_stale_completion_is_refused(toy) -> None:
 def test_prompts_that_do_not_fill_an_update_are_refused(toy) -> None:
     with pytest.raises(DataError, match="at least one update of 64"):
         make_trainer(toy, "train.max_steps=null", "train.num_train_epochs=1", "train.global_batch_size=32")
+
+
+def test_a_rollout_or_evaluation_that_does_not_fit_shrinks_its_own_batch(toy) -> None:
+    def run_out(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    trainer = make_trainer(toy, *SHORT)
+    trainer.sampler.sample = run_out
+    with pytest.raises(BatchTooLarge, match=r"ppo\.per_device_rollout_batch_size is 4 since"):
+        trainer.train()
+    again = make_trainer(toy, *SHORT)
+    assert (again.sampler._limits[-1], again.schedule.per_device_batch_size) == (4, 8)
+    assert again.training.recipe == trainer.training.recipe
+    again.held_out = SimpleNamespace(measure=run_out)
+    with pytest.raises(BatchTooLarge, match=r"eval\.per_device_eval_batch_size is 4 since"):
+        again.evaluate()
+    assert read_sizes(again.training.context.run_dir) == {
+        "ppo.per_device_rollout_batch_size": 4, "eval.per_device_eval_batch_size": 4,
+    }  # fmt: skip
+
+
+def test_a_recipes_greatest_seed_draws(toy) -> None:
+    make_trainer(toy, "train.max_steps=4", seed=2**32 - 1).train()
+
+
+def test_a_long_rollout_gives_signs_of_life_batch_by_batch(toy) -> None:
+    trainer = make_trainer(toy, *SHORT, "ppo.per_device_rollout_batch_size=2")
+    beats: list[str] = []
+    PROGRESS.tell = lambda: beats.append("batch")
+    try:
+        trainer._make_rollout(0)
+    finally:
+        PROGRESS.tell = None
+    assert len(beats) >= 2 * trainer.schedule.rollouts / 2  # sampled, and looked at
+
+
+def test_what_an_update_reads_keeps_its_precision_under_deepspeed(toy, monkeypatch) -> None:
+    """transformers casts all numbers of a batch to the dtype of the weights there; a log-probability of -11 would move by 3 %."""
+    trainer = make_trainer(toy, *SHORT)
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(type(trainer.accelerator.state), "deepspeed_plugin", plugin, raising=False)
+    inputs = trainer._prepare_inputs(
+        {"old_logps": torch.tensor([-11.03]), "before": (torch.tensor([0]), torch.tensor([1]))}
+    )
+    assert inputs["old_logps"].tolist() == torch.tensor([-11.03]).tolist()
+    assert inputs["old_logps"].dtype == torch.float32
 
 
 def test_alerts_are_noted_once_and_end_the_run_where_the_recipe_says(toy) -> None:

@@ -18,7 +18,6 @@ from alignment.measure.batches import inner_model, is_sharded
 from alignment.models.lora import adapters_off
 
 NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut batch, and the part of its positions that a cut must save
-FUNCTIONAL_DROPOUTS = ("attention_dropout", "dropout", "activation_dropout", "hidden_dropout", "classifier_dropout")
 
 
 class ActorCritic(nn.Module):
@@ -187,6 +186,6 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in FUNCTIONAL_DROPOUTS:
-            if isinstance(vars(module).get(name), float):
-                setattr(module, name, 0.0)
+        # By what they are called and not from a list: StarCoder2 has a residual_dropout, MPT an attn_dropout_p.
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from alignment.errors import ArtifactError
 from alignment.models.lora import load_adapter_weights
 from alignment.train.ppo.actor_critic import ActorCritic
+from alignment.train.renamed import load_renamed
 
 STATE = "ppo_state.json"
 PARTS = ("policy", "critic")
@@ -47,6 +48,8 @@ def load_parts(model: ActorCritic, folder: Path) -> None:
         if hasattr(part, "peft_config"):
             load_adapter_weights(part, folder / name)
             continue
+        if load_renamed(part, folder / name):
+            continue
         weights = {
             key: value for path in (folder / name).glob("*.safetensors") for key, value in load_file(path).items()
         }
@@ -55,7 +58,7 @@ def load_parts(model: ActorCritic, folder: Path) -> None:
         if unexpected or [key for key in missing if key not in tied]:
             raise ArtifactError(
                 f"{folder / name}: {len(missing)} weights are missing and {len(unexpected)} are not of this model; a checkpoint of "
-                "this run was expected. Delete the checkpoint, and the same command goes on from the one before."
+                "this run was expected. Move the checkpoint away, and the same command goes on from the one before."
             )
         part.tie_weights()
 

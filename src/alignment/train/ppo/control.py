@@ -30,7 +30,8 @@ class KLController:
         if self.target is None:
             return
         error = max(-LARGEST_ERROR, min(LARGEST_ERROR, kl / self.target - 1))
-        self.value *= 1 + error * num_completions / self.horizon
+        # Never to 0 or beyond: a horizon that is shorter than an update would turn the penalty into a reward.
+        self.value *= max(1 + error * num_completions / self.horizon, 1 - LARGEST_ERROR)
 
     def state(self) -> dict[str, float]:
         return {"value": self.value}

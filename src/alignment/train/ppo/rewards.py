@@ -6,6 +6,7 @@ of them; token ids of the policy never reach it. So it may have another vocabula
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,19 @@ def load_reward_chat(start: Start, template: str, recipe_dir: Path, *, trust_rem
 
 
 class Rewards:
-    """The weighted sum that a recipe names."""
+    """The weighted sum that a recipe names.
 
-    def __init__(self, spec: PpoSpec, reward_model: RewardModel | None) -> None:
-        self._reward_model, self._reward_weight = reward_model, spec.reward_weight
+    Args:
+        around: a context for the passes of the reward model.
+    """
+
+    def __init__(
+        self,
+        spec: PpoSpec,
+        reward_model: RewardModel | None,
+        around: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self._reward_model, self._reward_weight, self._around = reward_model, spec.reward_weight, around
         self._programs = [(one, 1.0) if isinstance(one, str) else (one.reward, one.weight) for one in spec.rewards]
 
     def ask(self, model: Any) -> None:
@@ -93,7 +103,8 @@ class Rewards:
         for name, weight in self._programs:
             totals = [total + weight * one for total, one in zip(totals, score_rows(name, rows), strict=True)]
         if self._reward_model is not None:
-            learned = self._reward_model.score(asked, [row.completion for row in rows])
+            with self._around():
+                learned = self._reward_model.score(asked, [row.completion for row in rows])
             totals = [total + self._reward_weight * one for total, one in zip(totals, learned, strict=True)]
         bad = [place for place, total in enumerate(totals) if not abs(total) < float("inf")]
         if bad:

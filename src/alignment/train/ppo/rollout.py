@@ -104,7 +104,10 @@ def look_at_tokens(
             logps_N, entropy_N, values_N = model("update", **inputs, temperature=temperature)
             reference_N = reference(inputs | {"temperature": temperature})
         table_4N = torch.stack([logps_N, reference_N, entropy_N, values_N]).float().cpu()
-        return list(table_4N.split([len(rows[row]) - prompt_lengths[row] for row in batch], dim=1))
+        parts = table_4N.split([len(rows[row]) - prompt_lengths[row] for row in batch], dim=1)
+        return [
+            part.clone() for part in parts
+        ]  # of a view the whole batch would be sent to the other ranks, once a row
 
     tables = map_batches(model, length_batches([len(row) for row in rows], batch_size), work)
     lengths = torch.tensor([table.size(1) for table in tables])
@@ -144,7 +147,7 @@ def shape_scores(raw_B: Tensor, ended_B: Tensor, shaping: Shaping, scale: Runnin
     scores_B = raw_B
     if shaping.scale_scores:
         scale.update(raw_B)
-        scores_B = scores_B / (scale.deviation + 1e-8)
+        scores_B = scores_B / (scale.deviation or 1.0)  # without any spread there is nothing to scale by
     if shaping.clip_scores is not None:
         scores_B = scores_B.clamp(-shaping.clip_scores, shaping.clip_scores)
     return scores_B - shaping.missing_eos_penalty * (~ended_B).to(scores_B.dtype)
@@ -166,13 +169,19 @@ def estimate_advantages(
 
 
 def describe_rollout(
-    table: TokenTable, raw_B: Tensor, ended_B: Tensor, rewards_BT: Tensor, returns_BT: Tensor, kl: KLController
+    table: TokenTable,
+    raw_B: Tensor,
+    ended_B: Tensor,
+    rewards_BT: Tensor,
+    returns_BT: Tensor,
+    kl: KLController,
+    missing_eos_penalty: float = 0.0,
 ) -> dict[str, float]:
     """The metrics of an update that are known before its first step. Sums are over a completion, means over completions."""
     k1_BT = arithmetic.kl_k1(table.logps, table.reference_logps) * table.mask
     k3_BT = arithmetic.kl_k3(table.logps, table.reference_logps) * table.mask
-    # Without the scores: the KL penalty, and what is taken off for not ending.
-    non_score_B = rewards_BT.sum(1) - raw_B
+    # What is taken off the scores, however they were scaled: the KL penalty, and that for not ending.
+    non_score_B = -kl.value * k1_BT.sum(1) - missing_eos_penalty * (~ended_B)
     return {
         "objective/kl": k1_BT.sum(1).mean().item(),
         "objective/kl_k3": k3_BT.sum(1).mean().item(),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
@@ -27,6 +28,7 @@ from alignment.measure.rows import EvalRow
 from alignment.recipe.schedule import RolloutSchedule
 from alignment.recipe.schema import PpoSpec
 from alignment.train.guard import Guarded
+from alignment.train.memory import EVALUATION, ROLLOUT, shrinking
 from alignment.train.part import PartView
 from alignment.train.ppo import losses
 from alignment.train.ppo.actor_critic import ActorCritic, token_logps
@@ -154,7 +156,7 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         training, spec = self.training, self.spec
         if training.eval_rows is None:
             return None
-        manifest, batch_size = training.prepared.manifest, training.recipe.eval.per_device_eval_batch_size
+        manifest, batch_size = training.prepared.manifest, training.fitted.eval.per_device_eval_batch_size
         return HeldOut(
             rows=training.eval_rows,
             tokenizer=training.tokenizer,
@@ -175,6 +177,11 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         self._seconds["update"] += time.perf_counter() - began
         return loss
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Moved to the device alone. Under DeepSpeed the library would also cast log-probabilities, values, advantages and returns to
+        the dtype of the weights, and bfloat16 moves a ratio by per cents (transformers 5.23)."""
+        return send_to_device(data, self.args.device)
+
     def _next_micro_batch(self) -> MicroBatch:
         schedule = self.schedule
         if self._micro is None:
@@ -182,8 +189,11 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         within = self._micro % (schedule.steps_per_update * schedule.accumulation)
         if within == 0:
             update = self.state.global_step // schedule.steps_per_update
-            self._rollout = self._make_rollout(update)
+            with shrinking(ROLLOUT, self.training.fitted.ppo.per_device_rollout_batch_size, self.training.context):
+                self._rollout = self._make_rollout(update)
             self._plan = self._make_plan(self._rollout, update)
+            if self.guard is not None:
+                self.guard.beat("forward and backward")
         self._micro += 1
         return self._plan[within]
 
@@ -209,14 +219,13 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
             rows = [[*prompt, *one.ids] for prompt, one in zip(prompts["prompt_ids"], completions, strict=True)]
             prompt_lengths = [len(prompt) for prompt in prompts["prompt_ids"]]
             table = self._look_at(rows, prompt_lengths)
-        if self.guard is not None:
-            self.guard.beat("rollout")
         with self._timed("score"):
             raw = torch.tensor(self._score(prompts, completions))
         ended = torch.tensor([one.stopped for one in completions])
         scores = shape_scores(raw, ended, self.shaping, self.scale)
         advantages, returns, rewards = estimate_advantages(table, scores, self.kl.value, self.shaping)
-        metrics = describe_rollout(table, raw, ended, rewards, returns, self.kl)
+        penalty = self.shaping.missing_eos_penalty
+        metrics = describe_rollout(table, raw, ended, rewards, returns, self.kl, penalty)
         weights = None
         if not self.sampler.is_policy:
             cap = self.spec.importance_cap or DEFAULT_CAP
@@ -230,7 +239,7 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
 
     def _sample(self, prompts: list[list[int]], update: int) -> list[Completion]:
         version = self.state.global_step
-        seed = self.training.recipe.seed * 1_000_033 + update
+        seed = (self.training.recipe.seed * 1_000_033 + update) % 2**32
         completions = self.sampler.sample(prompts, seed=seed, version=version)
         check_completions(completions, len(prompts), version, self.sampler.is_policy)
         return completions
@@ -242,7 +251,7 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
             rows,
             prompt_lengths,
             pad_id=self.pad_id,
-            batch_size=self.spec.per_device_rollout_batch_size,
+            batch_size=self.training.fitted.ppo.per_device_rollout_batch_size,
             temperature=self.spec.temperature,
             bf16=self.training.bf16,
             device=self.accelerator.device,
@@ -400,7 +409,8 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         """Greedy completions of the held-out prompts and their scores. Every rank must call it."""
         if self.held_out is None:
             return {}
-        found, estimates = self.held_out.measure(self.policy_view)
+        with shrinking(EVALUATION, self.training.fitted.eval.per_device_eval_batch_size, self.training.context):
+            found, estimates = self.held_out.measure(self.policy_view)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self._say(

@@ -25,6 +25,7 @@ from alignment.report.receipt import make_receipt, write_receipt
 from alignment.report.run_files import SAMPLES
 from alignment.report.run_report import write_report
 from alignment.train.context import StageContext
+from alignment.train.memory import EVALUATE, fit_recipe, shrinking
 from alignment.train.policy import load_whole
 from alignment.train.precision import check_attention, resolve_bf16
 
@@ -43,7 +44,9 @@ def run(recipe: EvaluateRecipe, context: StageContext) -> None:
     model = load_measured(recipe, resolve_start(recipe.model.path, recipe.model.revision), state.device)
     named = recipe.evaluate.against
     against = load_measured(recipe, resolve_start(named), state.device) if named else None
-    evaluation = evaluate(recipe, prepared, model, tokenizer, against, bf16=bf16)
+    fitted = fit_recipe(recipe, context)
+    with shrinking(EVALUATE, fitted.evaluate.per_device_eval_batch_size, context):
+        evaluation = evaluate(fitted, prepared, model, tokenizer, against, bf16=bf16)
     if context.rank == 0:
         Console().print(make_table(evaluation))
         _write(recipe, context, prepared, evaluation, time.perf_counter() - begun)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -14,6 +15,7 @@ from alignment.train.arguments import make_arguments
 from alignment.train.callbacks import FirstStepGate
 from alignment.train.context import StageContext
 from alignment.train.finish import complete
+from alignment.train.memory import ROLLOUT, shrinking
 from alignment.train.part import PartView
 from alignment.train.policy import (
     Policy,
@@ -126,7 +128,10 @@ def load_rewards(training: Training, reward: PreTrainedModel | None = None) -> R
     trust = training.recipe.model.trust_remote_code
     chat = load_reward_chat(start, spec.reward_template, context.recipe_path.parent, trust_remote_code=trust)
     model = reward if reward is not None else load_frozen_reward_model(training, start)
-    return Rewards(spec, RewardModel(model, chat, spec.per_device_rollout_batch_size, training.bf16))
+    size = training.fitted.ppo.per_device_rollout_batch_size
+    return Rewards(
+        spec, RewardModel(model, chat, size, training.bf16), around=partial(shrinking, ROLLOUT, size, context)
+    )
 
 
 def make_sampler(trainer: PPOTrainer) -> Sampler:
@@ -144,7 +149,7 @@ def make_sampler(trainer: PPOTrainer) -> Sampler:
         stop_ids=manifest["stop_ids"],
         pad_id=manifest["pad_id"],
         max_new_tokens=spec.max_new_tokens,
-        batch_size=spec.per_device_rollout_batch_size,
+        batch_size=trainer.training.fitted.ppo.per_device_rollout_batch_size,
         temperature=spec.temperature,
         bf16=trainer.training.bf16,
     )
