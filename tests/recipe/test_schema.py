@@ -117,10 +117,7 @@ def test_a_horizon_is_more_than_a_fifth_of_an_update(tmp_path: Path, horizon: in
 
 
 def test_the_default_horizon_is_judged_too(tmp_path: Path) -> None:
-    from alignment.train.ppo.control import DEFAULT_HORIZON
-
-    assert KL_HORIZON == DEFAULT_HORIZON
-    text = make("ppo", own="  kl_target: 6\n", train=f"  global_batch_size: {5 * DEFAULT_HORIZON}\n")
+    text = make("ppo", own="  kl_target: 6\n", train=f"  global_batch_size: {5 * KL_HORIZON}\n")
     [found] = said(tmp_path, text)
     assert found.startswith("14:3 ppo.kl_horizon: 10000 is at most a fifth of the 50000 completions")
     assert said(tmp_path, text.replace("  kl_target: 6\n", "")) == []

@@ -19,11 +19,10 @@ import numpy as np
 
 from alignment.data.files import hash_file, read_file
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.places import DATA_SUFFIXES, RUNS, data_suffix, means_local_data, place_data
+from alignment.recipe.places import DATA_SUFFIXES, RUNS, SPLIT, data_suffix, means_local_data, place_data
 from alignment.recipe.schema import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SPLIT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SPLIT_STEMS = re.compile(r"(train|test|valid|validation|val|dev|eval)(?![a-z])")
 
@@ -81,7 +80,7 @@ def find_source(spec: SourceSpec, recipe_dir: Path, default_split: str | None) -
         DataError: files or a dataset that are not there.
     """
     path = expand_path(spec.path)
-    if spec.split is not None and not _SPLIT.fullmatch(spec.split):
+    if spec.split is not None and not SPLIT.fullmatch(spec.split):
         raise RecipeError(
             f"{spec.path}: split {spec.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected. Correct it."
         )
@@ -258,7 +257,7 @@ def match_files(label: str, folder: Path, pattern: str) -> list[Path]:
 
 
 def _split_name(spec: SourceSpec) -> str | None:
-    return _SPLIT.fullmatch(spec.split)["name"] if spec.split else None
+    return SPLIT.fullmatch(spec.split)["name"] if spec.split else None
 
 
 def _is_of_split(file: Path, name: str) -> bool:
@@ -268,7 +267,7 @@ def _is_of_split(file: Path, name: str) -> bool:
 
 def _slice_bounds(split: str | None, num_rows: int) -> tuple[int, int]:
     """First row and end of a slice, as `datasets` rounds them: percentages to the nearest row."""
-    match = _SPLIT.fullmatch(split) if split else None
+    match = SPLIT.fullmatch(split) if split else None
     if match is None:
         return 0, num_rows
 

@@ -72,7 +72,7 @@ def _work(request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, 
         with noting_the_end(request, run_dir):
             _run(recipe, request, run_dir, environment, stop)
         if environment.world_size > 1:  # all have read it
-            _verdict_path(run_dir, environment).unlink(missing_ok=True)
+            _verdict_path(run_dir).unlink(missing_ok=True)
         logger.info("%s: done", run_dir)
     return 0
 
@@ -168,22 +168,16 @@ def _end_hung(hang: Hang, request: TrainRequest, run_dir: Path) -> NoReturn:
 # ------------------------------------------------------------------------------------------------ verdict
 
 
-def _verdict_path(run_dir: Path, environment: LaunchEnvironment) -> Path:
+def _verdict_path(run_dir: Path) -> Path:
     """Named after this launch, so that what an earlier one left is not read.
 
-    A launcher's variables may be the same each time, so on one machine the process that started the ranks counts too, and under SLURM the
-    job. On several machines without SLURM, what the launch before left is taken for new for `WAIT_SECONDS`, unless that one ended well.
+    A launcher's variables may be the same each time, so where all ranks say that they are on one machine the process that started them
+    counts too. On several machines nothing tells two launches with the same port apart: there a word of the last `WAIT_SECONDS` is
+    believed, unless its run ended well.
     """
-    names = (
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "TORCHELASTIC_RUN_ID",
-        "TORCHELASTIC_RESTART_COUNT",
-        "SLURM_JOB_ID",
-        "SLURM_STEP_ID",
-    )
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
     launch = "\n".join(os.environ.get(name, "") for name in names)
-    if environment.num_machines == 1:
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
         launch += f"\n{os.getppid()}"
     return run_dir / f".launch-{hashlib.sha256(launch.encode()).hexdigest()[:12]}.json"
 
@@ -192,7 +186,7 @@ def _say_verdict(run_dir: Path, environment: LaunchEnvironment, verdict: str) ->
     for left in run_dir.glob(".launch-*.json"):
         left.unlink()
     if environment.world_size > 1:
-        path = _verdict_path(run_dir, environment)
+        path = _verdict_path(run_dir)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"verdict": verdict, "time": time.time()}), encoding="utf-8")
         temporary.rename(path)
@@ -200,7 +194,7 @@ def _say_verdict(run_dir: Path, environment: LaunchEnvironment, verdict: str) ->
 
 def _wait_for_verdict(run_dir: Path, environment: LaunchEnvironment) -> str:
     begun = time.time()
-    path = _verdict_path(run_dir, environment)
+    path = _verdict_path(run_dir)
     while time.time() - begun < WAIT_SECONDS:
         with contextlib.suppress(FileNotFoundError):  # not there yet, or one of an earlier launch that is being removed
             said = json.loads(path.read_text(encoding="utf-8"))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 RUNS = "runs/"  # the folder of all run folders, in the current folder
+SPLIT = re.compile(
+    r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<end>-?\d+%?)?\])?"
+)  # a split of a source, or a slice of one
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HERE = (".", "/", "~", "$")
 

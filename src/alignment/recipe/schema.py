@@ -6,7 +6,6 @@ Reading YAML, locating mistakes and suggesting names is the loader's; nothing he
 """
 
 import difflib
-import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -24,7 +23,7 @@ from pydantic import (
 )
 
 from alignment.recipe.model_config import BrokenRule, ModelConfigSpec
-from alignment.recipe.places import data_suffix, keeps_its_code, means_local_data
+from alignment.recipe.places import SPLIT, data_suffix, keeps_its_code, means_local_data
 from alignment.recipe.shape import expected, kinds
 
 # ------------------------------------------------------------------------------------------------ scalars
@@ -216,9 +215,6 @@ STAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "ppo": ("prompt", "messages", "prompt_completion", "alpaca", "sharegpt", "preference"),
     "evaluate": ("text", "prompt_completion", "messages", "alpaca", "sharegpt", "preference"),
 }
-_SPLIT = re.compile(
-    r"[\w.-]+(\[(-?\d+%?)?:(-?\d+%?)?\])?"
-)  # as `alignment.data.sources` reads it; a test holds the two alike
 
 
 def _one_amount(source: "SourceSpec") -> None:
@@ -236,7 +232,7 @@ def _stream_is_bounded(source: "SourceSpec") -> None:
 
 
 def _split_can_be_read(source: "SourceSpec") -> None:
-    if source.split is not None and not _SPLIT.fullmatch(source.split):
+    if source.split is not None and not SPLIT.fullmatch(source.split):
         raise BrokenRule(
             f"split {source.split!r}; a name, or a slice of it such as train[:90%] or train[100:200], was expected",
             "split",
@@ -675,7 +671,7 @@ class RewardSpec(Spec):
 # The scorers of `alignment.measure.scorers.SCORERS`; a test holds the two alike.
 ScorerName = Literal["exact_match", "contains_answer", "last_number", "honest", "stops"]
 AlertName = Literal["kl", "length", "entropy", "reward_hacking"]
-KL_HORIZON = 10_000  # the default of `alignment.train.ppo.control`; a test holds the two alike
+KL_HORIZON = 10_000  # completions, where kl_horizon is not given
 
 
 class RewardTermSpec(Spec):

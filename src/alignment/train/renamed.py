@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors import safe_open
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME
+
+from alignment.errors import ArtifactError
 
 
 class RenamedWeights:
@@ -28,16 +29,26 @@ class RenamedWeights:
 
 
 def load_renamed(model: Any, folder: Path) -> bool:
-    """Loads the weights in a folder anew where their names are not the model's own; whether they were not."""
-    path = folder / SAFE_WEIGHTS_NAME
-    if not isinstance(model, PreTrainedModel) or not path.is_file():
+    """Loads the weights in a folder anew where their names are not the model's own; whether they were not.
+
+    Raises:
+        ArtifactError: they are not all of this model.
+    """
+    if not isinstance(model, PreTrainedModel):
         return False
-    with safe_open(str(path), "pt") as file:
-        names = set(file.keys())
+    names: set[str] = set()
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(str(path), "pt") as file:
+            names |= set(file.keys())
     if names <= set(model.state_dict()):
         return False
-    whole = type(model).from_pretrained(
-        str(folder), dtype=model.dtype, attn_implementation=model.config._attn_implementation
+    whole, said = type(model).from_pretrained(
+        str(folder), dtype=model.dtype, attn_implementation=model.config._attn_implementation, output_loading_info=True
     )
+    if said["missing_keys"] or said["unexpected_keys"]:
+        raise ArtifactError(
+            f"{folder}: {len(said['missing_keys'])} weights are missing and {len(said['unexpected_keys'])} are not of this model; a "
+            "checkpoint of this run was expected. Move the checkpoint away, and the same command goes on from the one before."
+        )
     model.load_state_dict(whole.state_dict())
     return True

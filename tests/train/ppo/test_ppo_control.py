@@ -29,12 +29,6 @@ def test_a_fixed_coefficient_stays_and_an_adaptive_one_follows_its_error() -> No
     assert again.value == adaptive.value
 
 
-def test_a_horizon_shorter_than_an_update_never_turns_the_penalty_into_a_reward() -> None:
-    controller = KLController(0.05, target=6.0, horizon=100)
-    controller.update(0.0, 1024)
-    assert controller.value == pytest.approx(0.05 * 0.8)
-
-
 def test_the_running_scale_is_that_of_all_scores_so_far() -> None:
     scores = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 3 + 7
     scale = RunningScale()

@@ -12,6 +12,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
 
 from alignment.models.lora import add_adapter
@@ -162,6 +164,23 @@ def test_neither_kind_of_dropout_is_left(name: str) -> None:
 def test_dropout_would_have_shown() -> None:
     """transformers 5.23: the rate is a number of the attention layer, so silencing modules is not enough."""
     model = LlamaForCausalLM(toy_ppo.make_config(36, attention_dropout=0.5)).train()
+    ids = torch.tensor(ROWS[:1])
+    assert not torch.equal(model(ids).logits, model(ids).logits)
+    disable_dropout(model)
+    assert torch.equal(model(ids).logits, model(ids).logits)
+
+
+def test_dropouts_of_other_names_are_found() -> None:
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    model = Starcoder2ForCausalLM(
+        Starcoder2Config(vocab_size=36, **sizes, residual_dropout=0.5, embedding_dropout=0.5)
+    ).train()
     ids = torch.tensor(ROWS[:1])
     assert not torch.equal(model(ids).logits, model(ids).logits)
     disable_dropout(model)

@@ -8,9 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toy_ppo import get_weights, make_trainer, read_lines
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+    MixtralForSequenceClassification,
+    TrainerCallback,
+)
 
 from alignment.errors import ArtifactError
+from alignment.train.ppo.actor_critic import ActorCritic
+from alignment.train.ppo.checkpoint import load_parts, save_parts
 
 # Everything that is carried over is on: adaptive KL, a running scale, alerts' first update, a critic's warm-up.
 KEYS = (
@@ -64,6 +73,26 @@ def test_a_checkpoint_holds_both_models_as_models(toy) -> None:
         )
     # transformers' own state_dict saving would have refused tied weights, or written them twice.
     assert "lm_head.weight" not in load_file(folder / "policy/model.safetensors")
+
+
+def test_experts_of_policy_and_critic_come_back(tmp_path: Path) -> None:
+    """transformers writes each by itself, and holds those of a layer as one."""
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    config = MixtralConfig(vocab_size=64, **sizes, num_local_experts=2, num_labels=1, pad_token_id=0)
+    model = ActorCritic(MixtralForCausalLM(config), MixtralForSequenceClassification(config))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_parts(model, tmp_path, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    load_parts(model, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_checkpoint_within_an_update_is_refused(toy) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from alignment.recipe.schema import KL_HORIZON
+
 LARGEST_ERROR = 0.2  # of the controller, relative to its target
-DEFAULT_HORIZON = 10_000
 
 
 @dataclass
@@ -23,15 +24,14 @@ class KLController:
 
     value: float
     target: float | None = None
-    horizon: int = DEFAULT_HORIZON
+    horizon: int = KL_HORIZON
 
     def update(self, kl: float, num_completions: int) -> None:
         """Takes the mean KL of an update's completions."""
         if self.target is None:
             return
         error = max(-LARGEST_ERROR, min(LARGEST_ERROR, kl / self.target - 1))
-        # Never to 0 or beyond: a horizon that is shorter than an update would turn the penalty into a reward.
-        self.value *= max(1 + error * num_completions / self.horizon, 1 - LARGEST_ERROR)
+        self.value *= 1 + error * num_completions / self.horizon
 
     def state(self) -> dict[str, float]:
         return {"value": self.value}

@@ -105,9 +105,8 @@ def look_at_tokens(
             reference_N = reference(inputs | {"temperature": temperature})
         table_4N = torch.stack([logps_N, reference_N, entropy_N, values_N]).float().cpu()
         parts = table_4N.split([len(rows[row]) - prompt_lengths[row] for row in batch], dim=1)
-        return [
-            part.clone() for part in parts
-        ]  # of a view the whole batch would be sent to the other ranks, once a row
+        # Of a view the whole batch would be sent to the other ranks, once a row.
+        return [part.clone() for part in parts]
 
     tables = map_batches(model, length_batches([len(row) for row in rows], batch_size), work)
     lengths = torch.tensor([table.size(1) for table in tables])

@@ -26,14 +26,14 @@ from transformers import Trainer, TrainingArguments
 from alignment.errors import ArtifactError, DivergedError
 from alignment.measure.rows import EvalRow
 from alignment.recipe.schedule import RolloutSchedule
-from alignment.recipe.schema import PpoSpec
+from alignment.recipe.schema import KL_HORIZON, PpoSpec
 from alignment.train.guard import Guarded
 from alignment.train.memory import EVALUATION, ROLLOUT, shrinking
 from alignment.train.part import PartView
 from alignment.train.ppo import losses
 from alignment.train.ppo.actor_critic import ActorCritic, token_logps
 from alignment.train.ppo.checkpoint import load_parts, read_state, save_parts, write_state
-from alignment.train.ppo.control import DEFAULT_HORIZON, KLController, RunningScale
+from alignment.train.ppo.control import KLController, RunningScale
 from alignment.train.ppo.held_out import HeldOut
 from alignment.train.ppo.mini_batches import MicroBatch, plan_update
 from alignment.train.ppo.optimizer import clip_apart, hold_policy, split_groups
@@ -128,7 +128,7 @@ class PPOTrainer(Guarded, FullPrecisionOutputs, Trainer):
         self.rewards = rewards if hasattr(model, "reward") else rewards.place(place)
         self.sampler = make_sampler(self)
         self.shaping = Shaping(**{name: getattr(spec, name) for name in Shaping.__dataclass_fields__})
-        self.kl = KLController(spec.kl_coef, spec.kl_target, spec.kl_horizon or DEFAULT_HORIZON)
+        self.kl = KLController(spec.kl_coef, spec.kl_target, spec.kl_horizon or KL_HORIZON)
         self.scale = RunningScale()
         self.watch = Watch(spec.alerts)
         self.tokens = RolloutTokens()
