@@ -93,9 +93,16 @@ class Cell:
         """One line for the table: everything that both sides have in common."""
         batch = f"{scale.batch} rows a pass, {self.passes} {'passes' if self.passes > 1 else 'pass'} a step"
         return (
-            f"{scale.count(self)} rows of up to {scale.max_length} tokens, {batch}, {'packed' if self.packing else 'padded'}, float32 weights, bfloat16 "
-            f"compute, sdpa, fused AdamW, no gradient checkpointing, one checkpoint and the model written, Llama of {scale.parameters / 1e6:g} M parameters."
+            f"{scale.count(self)} rows of up to {scale.max_length} tokens, {batch}, {'packed' if self.packing else 'padded'}, float32 weights, "
+            f"{'bfloat16' if computes_in_bf16(scale) else 'float32'} compute, sdpa, fused AdamW, no gradient checkpointing, one checkpoint and the model written, Llama of {scale.parameters / 1e6:g} M parameters."
         )
+
+
+def computes_in_bf16(scale: Scale) -> bool:
+    """On both sides: always on a GPU, and on processors that have instructions for it."""
+    from alignment.train.precision import has_bf16_instructions
+
+    return scale.gpu or has_bf16_instructions()
 
 
 COMMON = {
@@ -103,7 +110,6 @@ COMMON = {
     "lr_scheduler_type": "constant",
     "optim": "adamw_torch_fused",
     "gradient_checkpointing": False,
-    "bf16": True,
     "logging_steps": 1,
 }
 
@@ -125,7 +131,7 @@ train:
   per_device_train_batch_size: {per_device}
   learning_rate: 1.0e-4
   lr_scheduler_type: constant
-  bf16: true
+  bf16: {bf16}
   logging_steps: 1
 {further}"""
 
@@ -218,6 +224,7 @@ def write_configs(folder: Path, cell: Cell, scale: Scale, seed: int) -> None:
         num_rows=scale.count(cell),
         batch=scale.batch * cell.passes,
         per_device=scale.batch,
+        bf16=str(computes_in_bf16(scale)).lower(),
         further=FURTHER[cell.stage],
     )
     (folder / f"{cell.name}.yaml").write_text(text, encoding="utf-8")
@@ -240,6 +247,7 @@ def write_configs(folder: Path, cell: Cell, scale: Scale, seed: int) -> None:
         "disable_tqdm": True,
         "attn_implementation": "sdpa",
         "dtype": "float32",
+        "bf16": computes_in_bf16(scale),
         **cell.trl,
     }
     (folder / f"trl-{cell.name}.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -2,7 +2,8 @@
 
 accelerate 1.15 would start processes that train independently, or stop (docs/launch.md has the table). It has a CPU path of
 its own for plain DDP; for the two that shard it has none, and its state, which is one for the whole process, is built
-inside `TrainingArguments`, where nothing can be passed to it. So this is the one class of another library that is changed.
+inside `TrainingArguments`, where nothing can be passed to it. So this is the one class of another library that is changed
+(`imports.py` changes a function).
 """
 
 import os

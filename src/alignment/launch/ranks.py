@@ -29,6 +29,7 @@ from alignment.launch.children import (
 )
 from alignment.launch.configs import read_config
 from alignment.launch.environment import SUPERVISED, num_threads
+from alignment.launch.imports import import_stages, without_collecting
 from alignment.launch.rank_variables import make_rank_variables
 from alignment.train.heartbeat import Watch
 
@@ -46,21 +47,12 @@ def preload(stages: Iterable[str] = ()) -> None:
     import torch
 
     torch.set_num_threads(1)  # a thread pool would not survive the fork
-    was_enabled = gc.isenabled()
-    gc.disable()  # collecting is a fifth of the imports' time
-    try:
+    with without_collecting():
         # transformers' names are loaded when they are first looked up.
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, Trainer  # noqa: F401
 
-        from alignment.train.stages import STAGES
-
-        for stage in stages:
-            importlib.import_module(STAGES[stage])
         importlib.import_module("alignment.launch.worker")
-        importlib.import_module("alignment.launch.check")
-    finally:
-        if was_enabled:
-            gc.enable()
+        import_stages(stages)
 
 
 def run_ranks(

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from alignment.errors import AlignmentError, LaunchError, LostRankError, RecipeError
 from alignment.launch.environment import LaunchEnvironment, settle_environment
+from alignment.launch.imports import import_stages
 from alignment.launch.request import TrainRequest
 from alignment.recipe.loader import load_recipe
 from alignment.recipe.schema import Recipe
@@ -97,6 +98,7 @@ def noting_the_end(request: TrainRequest, run_dir: Path) -> Iterator[None]:
 def _run(
     recipe: Recipe, request: TrainRequest, run_dir: Path, environment: LaunchEnvironment, stop: StopRequest
 ) -> None:
+    import_stages([recipe.stage])
     from alignment.launch.check import check_launch
     from alignment.train.context import StageContext
     from alignment.train.memory import BatchTooLarge, free_memory
