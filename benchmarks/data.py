@@ -38,7 +38,7 @@ def tokens_cell(documents: list[str]) -> Cell:
 
     from alignment.data.fast_tokens import make_engine
     from alignment.models.tokenizer import train_tokenizer
-    from alignment.recipe.schema import NewTokenizerSpec
+    from alignment.recipe.model_spec import NewTokenizerSpec
 
     datasets.disable_progress_bars()
     tokenizer = train_tokenizer(documents, NewTokenizerSpec(algorithm="bpe", vocab_size=16_000), ["<|endoftext|>"])
@@ -85,7 +85,8 @@ def sft_cell(documents: list[str]) -> Cell:
     from alignment.data.prepare_split import prepare_split
     from alignment.data.sources import Source
     from alignment.models.tokenizer import train_tokenizer
-    from alignment.recipe.schema import RECIPES, NewTokenizerSpec, SftChatSpec
+    from alignment.recipe.model_spec import NewTokenizerSpec, SftChatSpec
+    from alignment.recipe.schema import RECIPES
 
     datasets.disable_progress_bars()
     datasets.disable_caching()
@@ -131,7 +132,7 @@ def signatures_cell(documents: list[str]) -> Cell:
 
     from alignment.curate.duplicates import Sketcher
     from alignment.curate.words import Words
-    from alignment.recipe.schema import NearDedupSpec
+    from alignment.recipe.curate_spec import NearDedupSpec
 
     # datatrove 0.10.1 hands text to xxhash, whose version 4 takes bytes only.
     config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(64, "sha1"))
@@ -199,7 +200,7 @@ def plan_cell(documents: list[str]) -> Cell:
     from alignment.data.mixer import mix
     from alignment.data.quotas import Sharing
     from alignment.data.sources import Source
-    from alignment.recipe.schema import TrainSourceSpec
+    from alignment.recipe.data_spec import TrainSourceSpec
 
     shares = {
         "a": (5_000_000, 0.4),

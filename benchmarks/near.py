@@ -18,7 +18,7 @@ from datatrove.utils.text import simplify_text
 
 from alignment.curate.duplicates import Sketcher, group_near
 from alignment.curate.words import fold
-from alignment.recipe.schema import NearDedupSpec
+from alignment.recipe.curate_spec import NearDedupSpec
 from benchmarks.data import megabytes, read_documents
 
 PEER = Path(__file__).parent / "peers" / "run_datasketch.py"

@@ -62,7 +62,7 @@ def make_task(task: Task, folder: Path) -> None:
     from alignment.data.chat import load_chat
     from alignment.data.render import render_answered, render_prompt
     from alignment.models.tokenizer import train_tokenizer
-    from alignment.recipe.schema import ChatSpec, NewTokenizerSpec
+    from alignment.recipe.model_spec import ChatSpec, NewTokenizerSpec
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer([" ".join(LETTERS)] * 4, NewTokenizerSpec(algorithm="bpe", vocab_size=270), "chatml")

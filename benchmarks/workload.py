@@ -171,7 +171,7 @@ def write_model(folder: Path, texts: list[str], scale: Scale) -> None:
 
     from alignment.data.chat import load_chat
     from alignment.models.tokenizer import train_tokenizer
-    from alignment.recipe.schema import ChatSpec, NewTokenizerSpec
+    from alignment.recipe.model_spec import ChatSpec, NewTokenizerSpec
 
     tokenizer = train_tokenizer(texts, NewTokenizerSpec(algorithm="bpe", vocab_size=1024), "chatml")
     load_chat(tokenizer, ChatSpec(template="chatml"), folder)

@@ -94,7 +94,7 @@ def test_structured_personal_data_is_found_and_other_numbers_are_left() -> None:
 
 def test_evaluation_items_are_found_verbatim_reformatted_and_in_halves(tmp_path: Path) -> None:
     from alignment.curate.decontaminate import EvalIndex
-    from alignment.recipe.schema import DecontaminateSpec, EvalSetSpec
+    from alignment.recipe.curate_spec import DecontaminateSpec, EvalSetSpec
 
     rows = [json.loads(line) for line in (DATA / "instruct/gsm8k/test.jsonl").open(encoding="utf-8")]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps({"q": row["question"]}) + "\n" for row in rows))
@@ -125,7 +125,7 @@ def test_evaluation_items_are_found_verbatim_reformatted_and_in_halves(tmp_path:
 
 def test_copied_articles_are_found_and_no_others_are_joined() -> None:
     from alignment.curate.duplicates import Sketcher, group_near
-    from alignment.recipe.schema import NearDedupSpec
+    from alignment.recipe.curate_spec import NearDedupSpec
 
     folder = DATA / "near-dup/minhash-articles-a"
     articles = dict(
@@ -146,7 +146,7 @@ def test_text_of_many_languages_passes_the_filters() -> None:
     from datatrove.data import Document
 
     from alignment.curate import quality
-    from alignment.recipe.schema import FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
+    from alignment.recipe.curate_spec import FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
 
     codes = [
         "ara",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignment.curate.duplicates import Rank, Sketcher, choose_survivors, exact_key, group_near
 from alignment.curate.words import fold
-from alignment.recipe.schema import NearDedupSpec
+from alignment.recipe.curate_spec import NearDedupSpec
 
 SPEC = NearDedupSpec()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from alignment.curate import quality
 from alignment.curate.language import detect
 from alignment.curate.words import SPACELESS, Words, fold
-from alignment.recipe.schema import C4Spec, FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
+from alignment.recipe.curate_spec import C4Spec, FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
 
 SLOW, FAST = GopherRepetitionFilter(language=Words()), quality.FastRepetition(language=Words())
 ARTICLE_1 = {

@@ -18,7 +18,7 @@ from alignment.curate.decontaminate import EvalIndex
 from alignment.curate.html import decode_page, html_to_text
 from alignment.curate.texts import find_slots, texts_of, with_texts
 from alignment.curate.wikipedia import wikitext_to_text
-from alignment.recipe.schema import CurateSourceSpec, DecontaminateSpec, EvalSetSpec
+from alignment.recipe.curate_spec import CurateSourceSpec, DecontaminateSpec, EvalSetSpec
 
 RECIPE = """stage: curate
 data:

@@ -20,7 +20,7 @@ from alignment.data.chat import (
 )
 from alignment.data.templates import template_bos_eos, template_text
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import ChatSpec
+from alignment.recipe.model_spec import ChatSpec
 
 HERE = Path(".")
 ROW = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]

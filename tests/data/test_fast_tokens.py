@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from alignment.data.fast_tokens import make_engine
 from alignment.models.tokenizer import train_tokenizer
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 pytest.importorskip("tiktoken")
 TEXTS = [

@@ -13,7 +13,7 @@ from alignment.data.mixer import mix
 from alignment.data.quotas import Sharing, find_quotas
 from alignment.data.sources import Source
 from alignment.errors import DataError
-from alignment.recipe.schema import TrainSourceSpec
+from alignment.recipe.data_spec import TrainSourceSpec
 
 
 def source(path: str, size: int, **keys) -> Source:

@@ -15,7 +15,7 @@ from alignment.data.prepare import prepare
 from alignment.data.preview import find_data_findings
 from alignment.errors import DataError, RecipeError
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.schema import ChatSpec
+from alignment.recipe.model_spec import ChatSpec
 
 RECIPE = """stage: {stage}
 model:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignment.data.chat import TEMPLATES, decode_trained, load_chat, render, render_pair, render_prompt
 from alignment.data.template_check import serve
 from alignment.errors import DataError
-from alignment.recipe.schema import ChatSpec
+from alignment.recipe.model_spec import ChatSpec
 from tests.goldens.update import TRL_TEMPLATES, chat_golden, golden_path, trl_golden
 
 HERE = Path(".")

@@ -11,7 +11,7 @@ from alignment.data.chat import load_chat
 from alignment.data.fast_tokens import make_engine
 from alignment.data.text_encoder import Piece, TextEncoder
 from alignment.errors import DataError
-from alignment.recipe.schema import ChatSpec
+from alignment.recipe.model_spec import ChatSpec
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_a_recipe_of_many_megabytes_is_not_read(tmp_path) -> None:
 def test_a_path_out_of_the_recipes_folder_reads_data_files_only(study) -> None:
     """Data on a cluster lies elsewhere, so such paths are taken; what is no data file is not opened."""
     from alignment.data.sources import find_source
-    from alignment.recipe.schema import TrainSourceSpec
+    from alignment.recipe.data_spec import TrainSourceSpec
 
     recipe_dir = study / "recipes/faults"
     with pytest.raises(DataError, match="not a data file"):

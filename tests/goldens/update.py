@@ -14,7 +14,7 @@ from chat_tokenizers import make_tokenizer, wrap_tokenizer  # noqa: E402
 from alignment.data.chat import TEMPLATES, load_chat, render  # noqa: E402
 from alignment.data.conversation import make_messages, render_text  # noqa: E402
 from alignment.errors import DataError  # noqa: E402
-from alignment.recipe.schema import ChatSpec  # noqa: E402
+from alignment.recipe.model_spec import ChatSpec  # noqa: E402
 
 # trl's templates name their special tokens in these ways.
 CONTROL = re.compile(r"<\|[^<>|'\"]+\|>|<｜[^｜]+｜>|<\w+_of_\w+>|<\w+\|>|<\|\w+>|<end_of_utterance>")

@@ -14,7 +14,7 @@ from alignment.data.prepare import Prepared, prepare
 from alignment.errors import DataError, RecipeError
 from alignment.models.tokenizer import train_tokenizer
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 HEAD = "stage: pretrain\nmodel:\n  path: unused\ntrain:\n  max_steps: 1\n  learning_rate: 1e-3\n"
 STREAM = "    - path: {path}\n      format: text\n      stream: true\n      rows: {rows}\n"

@@ -12,8 +12,8 @@ from alignment.data.sources import find_source
 from alignment.launch.pipeline import run_pipeline
 from alignment.launch.request import TrainRequest
 from alignment.launch.stages import judge_stage, load_stages
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.pipeline import load_pipeline
-from alignment.recipe.schema import SourceSpec
 from alignment.report.receipt import read_receipt, receipt_hash
 
 pytestmark = pytest.mark.skipif(bool(missing_modules()), reason="the [curate] extra is not installed")

@@ -20,9 +20,10 @@ from alignment.launch.rehearse.inputs import find_origin, named_inputs
 from alignment.launch.rehearse.shrink import build_recipe, plan_steps, shrink
 from alignment.launch.rehearse.stage import compare_steps
 from alignment.models.tokenizer import load_tokenizer, train_tokenizer
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.loader import load_recipe
+from alignment.recipe.model_spec import NewTokenizerSpec
 from alignment.recipe.resolved import recipe_fields
-from alignment.recipe.schema import NewTokenizerSpec, SourceSpec
 
 GALLERY = Path(__file__).parents[2] / "recipes"
 IDS = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

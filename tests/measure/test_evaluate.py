@@ -9,7 +9,10 @@ from rich.console import Console
 
 from alignment.data.prepare import Prepared
 from alignment.measure.suite import Measured
-from alignment.recipe.schema import EvalDataSpec, EvaluateRecipe, EvaluateSpec, LoadedModelSpec, SourceSpec
+from alignment.recipe.data_spec import EvalDataSpec, SourceSpec
+from alignment.recipe.model_spec import LoadedModelSpec
+from alignment.recipe.schema import EvaluateRecipe
+from alignment.recipe.stage_spec import EvaluateSpec
 from alignment.train.stages.evaluate import Evaluation, compare, evaluate, make_table
 
 

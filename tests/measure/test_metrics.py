@@ -4,7 +4,7 @@ import pytest
 
 from alignment.errors import DataError, RecipeError
 from alignment.measure.metrics import METRICS, EvalRow, compute_metrics, expand_metrics, select_rows
-from alignment.recipe.schema import MetricSpec
+from alignment.recipe.stage_spec import MetricSpec
 
 
 def value(metric: str, rows: list[EvalRow]) -> float:

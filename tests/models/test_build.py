@@ -10,7 +10,7 @@ from alignment.models.build import build_model, draw_score_head, fit_embeddings,
 from alignment.models.probe import make_prompts, probe, probe_gap, without_autocast
 from alignment.models.tokenizer import train_tokenizer
 from alignment.recipe.model_config import ModelConfigSpec
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 DECODER = {
     "hidden_size": 32,

@@ -3,7 +3,7 @@ import pytest
 from alignment.data.chat import load_chat
 from alignment.errors import ArtifactError, DataError
 from alignment.models.tokenizer import load_tokenizer, train_tokenizer
-from alignment.recipe.schema import ChatSpec, NewTokenizerSpec
+from alignment.recipe.model_spec import ChatSpec, NewTokenizerSpec
 
 PARTS = [a + b for a in ("ba", "ke", "lo", "mi", "su", "ran") for b in ("da", "fel", "gor", "nit", "pu", "zan")]
 TEXTS = [f"The {one}{other} of {other} is  {one[::-1]}.\n" for one in PARTS for other in PARTS]

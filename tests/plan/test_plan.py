@@ -195,7 +195,7 @@ def write_model(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from alignment.models.tokenizer import train_tokenizer
-    from alignment.recipe.schema import NewTokenizerSpec
+    from alignment.recipe.model_spec import NewTokenizerSpec
 
     spec = NewTokenizerSpec(algorithm="bpe", vocab_size=300)
     tokenizer = train_tokenizer([" ".join(map(str, range(2000)))], spec, "chatml")

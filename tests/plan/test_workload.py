@@ -12,7 +12,7 @@ from alignment.errors import DataError
 from alignment.models.tokenizer import train_tokenizer
 from alignment.plan.workload import find_prepared, read_workload
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 GOOD = "".join(
     json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b" * n}]}) + "\n"

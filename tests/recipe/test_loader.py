@@ -6,9 +6,10 @@ import pytest
 from recipe_files import FULL, ROOT, repository_recipes
 
 from alignment.errors import RecipeError
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.loader import load_recipe, read_recipe
 from alignment.recipe.renamed import RENAMED, RENAMED_IN_SOURCES
-from alignment.recipe.schema import RECIPES, SourceSpec
+from alignment.recipe.schema import RECIPES
 from alignment.recipe.shape import all_keys, walk_fields
 
 HEAD = "stage: sft\nmodel:\n  path: a/b\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alignment.errors import DataError, RecipeError
 from alignment.recipe.schedule import Schedule, make_schedule, row_order
-from alignment.recipe.schema import TrainSpec
+from alignment.recipe.train_spec import TrainSpec
 
 
 def spec(**keys) -> TrainSpec:

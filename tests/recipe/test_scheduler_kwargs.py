@@ -8,7 +8,7 @@ import torch
 from transformers import get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from alignment.recipe.schema import SCHEDULER_KWARGS, SCHEDULER_NEEDS
+from alignment.recipe.train_spec import SCHEDULER_KWARGS, SCHEDULER_NEEDS
 
 STEPS = 6
 # Arguments with which each schedule can be made.

@@ -8,9 +8,11 @@ from recipe_files import FULL
 
 from alignment.data.sources import find_source
 from alignment.errors import DataError, RecipeError
+from alignment.recipe.data_spec import STAGE_FORMATS
 from alignment.recipe.loader import read_recipe
-from alignment.recipe.schema import KL_HORIZON, RECIPES, STAGE_FORMATS, PretrainRecipe
+from alignment.recipe.schema import RECIPES, PretrainRecipe
 from alignment.recipe.shape import walk_fields
+from alignment.recipe.stage_spec import KL_HORIZON
 
 FORMATS = {"pretrain": "text", "sft": "messages", "reward": "preference", "dpo": "preference", "ppo": "prompt"}
 OWN = {"dpo": "dpo:\n  reference: start\n", "ppo": "ppo:\n  rewards: [stops]\n"}

@@ -7,7 +7,7 @@ import pytest
 
 from alignment.cli import main
 from alignment.models.tokenizer import train_tokenizer
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 RECIPE = """stage: sft
 model: {path: ./model}

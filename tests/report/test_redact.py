@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.recipe.schema import Spec
+from alignment.recipe.spec import Spec
 from alignment.report.redact import PATH_KEYS, redact, redact_recipe, redact_secrets
 
 HF = "hf_" + "a" * 30

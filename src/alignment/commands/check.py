@@ -143,7 +143,7 @@ def _sources(read: "ReadRecipe") -> Iterator[tuple[tuple[str | int, ...], object
 def _columns(read: "ReadRecipe") -> "Iterator[Mistake]":
     """Keys of `columns` that the source's format never reads, and roles that do not exist."""
     from alignment.data.formats import check_columns
-    from alignment.recipe.schema import SourceSpec
+    from alignment.recipe.data_spec import SourceSpec
 
     for path, source in _sources(read):
         for key in [key for key in ("columns", "roles") if key in type(source).model_fields]:

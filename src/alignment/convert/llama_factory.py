@@ -23,7 +23,7 @@ from alignment.convert.training import (
     set_targets,
 )
 from alignment.errors import RecipeError
-from alignment.recipe.schema import DpoLoss
+from alignment.recipe.stage_spec import DpoLoss
 
 STAGES = {"sft": "sft", "pt": "pretrain", "rm": "reward", "dpo": "dpo"}
 FORMATS = {"sft": "alpaca", "pretrain": "text", "reward": "preference", "dpo": "preference"}

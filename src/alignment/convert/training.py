@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from alignment.convert.draft import Draft
 from alignment.recipe.places import keeps_its_code
-from alignment.recipe.schema import SCHEDULER_KWARGS, Optimizer, Scheduler
+from alignment.recipe.train_spec import SCHEDULER_KWARGS, Optimizer, Scheduler
 
 # Names of the same optimiser.
 OPTIMIZERS = {

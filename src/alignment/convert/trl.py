@@ -22,7 +22,7 @@ from alignment.convert.training import (
     set_targets,
 )
 from alignment.errors import RecipeError
-from alignment.recipe.schema import DpoLoss
+from alignment.recipe.stage_spec import DpoLoss
 
 OWN_KEYS = {"dataset_mixture", "dataset_mixer", "dataset_name", "datasets"}
 PROCESSES = 8  # of every launcher config in alignment-handbook

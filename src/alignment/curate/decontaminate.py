@@ -16,7 +16,7 @@ from alignment.curate.shards import eval_files
 from alignment.curate.words import fold
 from alignment.data.files import read_file
 from alignment.errors import DataError
-from alignment.recipe.schema import DecontaminateSpec, EvalSetSpec
+from alignment.recipe.curate_spec import DecontaminateSpec, EvalSetSpec
 
 MIN_WORDS = 6  # of a short item that is looked for inside other text
 

@@ -9,7 +9,7 @@ from datatrove.data import Document
 
 from alignment.curate.shards import RawRow, Shard
 from alignment.curate.texts import find_slots, texts_of, with_texts
-from alignment.recipe.schema import CurateSourceSpec
+from alignment.recipe.curate_spec import CurateSourceSpec
 
 
 def make_document(raw: RawRow, shard: Shard, spec: CurateSourceSpec) -> Document:

@@ -12,7 +12,7 @@ import numpy as np
 
 from alignment.curate.hashing import WordHashes, ngram_hashes
 from alignment.curate.words import fold
-from alignment.recipe.schema import NearDedupSpec
+from alignment.recipe.curate_spec import NearDedupSpec
 
 _SEED = 42
 _BATCH = 2000

@@ -23,7 +23,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from loguru import logger as their_logger
 
 from alignment.errors import AlignmentError, DataError, LaunchError
-from alignment.recipe.schema import ExecutorSpec
+from alignment.recipe.curate_spec import ExecutorSpec
 
 logger = logging.getLogger(__name__)
 _REFUSED = "refused"  # in the logs: what a task refused to do

@@ -14,7 +14,8 @@ import numpy as np
 from alignment.curate.duplicates import Rank, choose_survivors, group_exact, group_near
 from alignment.curate.ledger import read_records, write_json
 from alignment.data.quotas import Sharing, find_quotas
-from alignment.recipe.schema import BalanceSpec, Spec
+from alignment.recipe.curate_spec import BalanceSpec
+from alignment.recipe.spec import Spec
 
 
 def join(folder: Path, shards: Sequence[str], kind: str, spec: Spec, sources: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any
 from alignment.curate.shards import Shard, describe_inputs, find_shards
 from alignment.curate.steps import AMONG
 from alignment.errors import LaunchError, RecipeError
-from alignment.recipe.schema import CurateRecipe, Spec, StepSpec
+from alignment.recipe.curate_spec import StepSpec
+from alignment.recipe.schema import CurateRecipe
+from alignment.recipe.spec import Spec
 
 # Raised by hand whenever the same recipe and files would give other rows, or another receipt.
 CURATE_VERSION = 4

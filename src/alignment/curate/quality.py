@@ -18,7 +18,7 @@ from datatrove.pipeline.filters.gopher_repetition_filter import find_duplicates
 
 from alignment.curate.hashing import ngram_hashes
 from alignment.curate.words import Words
-from alignment.recipe.schema import C4Spec, FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
+from alignment.recipe.curate_spec import C4Spec, FinewebSpec, GopherQualitySpec, GopherRepetitionSpec
 
 _SPACELESS = ("zh", "ja", "th", "lo", "km", "my")
 _UNPUNCTUATED = ("th", "lo", "km", "my")  # sentences end in a space

@@ -25,8 +25,8 @@ from alignment.curate.plan import CuratePlan, PlannedStep, Segment
 from alignment.curate.score import KEPT, Score
 from alignment.curate.shards import describe_inputs
 from alignment.errors import DataError
+from alignment.recipe.curate_spec import PiiSpec
 from alignment.recipe.resolved import recipe_hash
-from alignment.recipe.schema import PiiSpec
 
 logger = logging.getLogger(__name__)
 _NUM_SHOWN = 3

@@ -20,8 +20,9 @@ from alignment.data.files import hash_file, read_file
 from alignment.data.row_messages import BadRow, check_values
 from alignment.data.sources import check_exists, expand_path, match_files
 from alignment.errors import DataError
+from alignment.recipe.curate_spec import CurateSourceSpec, EvalSetSpec
 from alignment.recipe.places import data_suffix, place_data
-from alignment.recipe.schema import CurateRecipe, CurateSourceSpec, EvalSetSpec
+from alignment.recipe.schema import CurateRecipe
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".warc", ".wet", ".xml")
 _STREAMED = (".jsonl",)

@@ -22,7 +22,8 @@ from alignment.curate.language import detect
 from alignment.curate.ledger import Ledger, Removal, read_records
 from alignment.curate.shards import Shard, read_shard
 from alignment.errors import DataError
-from alignment.recipe.schema import CurateDataSpec, Spec
+from alignment.recipe.curate_spec import CurateDataSpec
+from alignment.recipe.spec import Spec
 
 
 class CurateStep(PipelineStep):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alignment.recipe.schema import CurateSourceSpec
+from alignment.recipe.curate_spec import CurateSourceSpec
 
 Path = tuple[str | int, ...]
 # format: (column, role) in the order in which a person reads them

@@ -19,7 +19,7 @@ from alignment.data.template_limits import check_template_limits
 from alignment.data.templates import TEMPLATES, template_control_tokens, template_special_tokens, template_text
 from alignment.data.text_encoder import TextEncoder
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import ChatSpec
+from alignment.recipe.model_spec import ChatSpec
 
 __all__ = [
     "TEMPLATES",

@@ -14,7 +14,7 @@ import numpy as np
 from alignment.data.quotas import Sharing, find_quotas
 from alignment.data.sources import Source
 from alignment.errors import DataError
-from alignment.recipe.schema import SourceSpec, TrainSourceSpec
+from alignment.recipe.data_spec import SourceSpec, TrainSourceSpec
 
 
 def draw_sources(

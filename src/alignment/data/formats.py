@@ -21,7 +21,7 @@ from alignment.data.row_messages import (
     split_transcript,
 )
 from alignment.errors import RecipeError
-from alignment.recipe.schema import SourceSpec
+from alignment.recipe.data_spec import SourceSpec
 
 __all__ = ["FORMATS", "BadRow", "Example", "check_columns", "make_example"]
 

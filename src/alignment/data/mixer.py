@@ -19,7 +19,7 @@ from alignment.data.formats import BadRow, Example, make_example
 from alignment.data.quotas import Sharing
 from alignment.data.sources import Source
 from alignment.errors import DataError
-from alignment.recipe.schema import SourceSpec
+from alignment.recipe.data_spec import SourceSpec
 
 # Shorter documents, such as headings, are found in two texts without one being copied from the other.
 MIN_SHARED_CHARACTERS = 100

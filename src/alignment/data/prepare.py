@@ -37,7 +37,9 @@ from alignment.data.prepare_split import Split, is_packed, prepare_split, prepar
 from alignment.data.sources import FoundSource, find_source
 from alignment.data.stream import read_sources
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import STAGE_FORMATS, Recipe, RowChatSpec, SourceSpec
+from alignment.recipe.data_spec import STAGE_FORMATS, SourceSpec
+from alignment.recipe.model_spec import RowChatSpec
+from alignment.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
 # Raised by hand whenever the same files and recipe would give other rows.

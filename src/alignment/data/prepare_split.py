@@ -18,7 +18,8 @@ from alignment.data.pack import pack_rows, shuffle_bins
 from alignment.data.quotas import Sharing
 from alignment.data.sources import Source
 from alignment.data.token_columns import TokenColumn
-from alignment.recipe.schema import MixtureSpec, PackedDataSpec, PretrainDataSpec, Recipe
+from alignment.recipe.data_spec import MixtureSpec, PackedDataSpec, PretrainDataSpec
+from alignment.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from math import floor
 from typing import Literal
 
 from alignment.errors import DataError
-from alignment.recipe.schema import MixtureSpec
+from alignment.recipe.data_spec import MixtureSpec
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 
 from alignment.data.files import hash_file, read_file
 from alignment.errors import DataError, RecipeError
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.places import DATA_SUFFIXES, RUNS, SPLIT, data_suffix, means_local_data, place_data
-from alignment.recipe.schema import SourceSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _COMMIT = re.compile("[0-9a-f]{40}")

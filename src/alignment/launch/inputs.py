@@ -11,8 +11,9 @@ from pathlib import Path
 from alignment.curate.shards import describe_inputs
 from alignment.data.sources import find_source
 from alignment.errors import AlignmentError
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.places import means_local_data, means_local_model, place_data
-from alignment.recipe.schema import CurateRecipe, Recipe, SourceSpec
+from alignment.recipe.schema import CurateRecipe, Recipe
 from alignment.report.parents import named_parents
 from alignment.report.receipt import read_receipt
 from alignment.report.run_files import DATA_MANIFEST, read_json

@@ -15,7 +15,7 @@ import numpy as np
 from alignment.errors import DataError, RecipeError
 from alignment.measure.rows import EvalRow, is_abstention, is_exact
 from alignment.measure.scorers import honest
-from alignment.recipe.schema import MetricSpec
+from alignment.recipe.stage_spec import MetricSpec
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from alignment.measure.generation import Generation, generate_batch
 from alignment.measure.logps import completion_kl, masked_logps, reward_scores, token_logps
 from alignment.measure.metrics import METRICS, Estimate, compute_metrics, expand_metrics, select_rows
 from alignment.measure.rows import EvalRow
-from alignment.recipe.schema import MetricSpec
+from alignment.recipe.stage_spec import MetricSpec
 
 IGNORE_INDEX = -100
 Kind = Literal["causal", "reward"]

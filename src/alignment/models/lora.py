@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from alignment.errors import ArtifactError, RecipeError
 from alignment.models.hashes import hash_weights
 from alignment.models.load import ADAPTER_CONFIG, BASE_FILE, Kind, Start
-from alignment.recipe.schema import LoraSpec
+from alignment.recipe.model_spec import LoraSpec
 
 TASKS = {"causal": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
 ACTIVE = "default"

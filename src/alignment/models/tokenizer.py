@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from alignment.data.pad_token import NEW_PAD_TOKEN
 from alignment.data.templates import TEMPLATES, template_bos_eos, template_special_tokens
 from alignment.errors import ArtifactError, DataError
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 
 DEFAULT_EOS = "<|endoftext|>"
 UNKNOWN = "<unk>"

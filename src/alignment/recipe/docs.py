@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from alignment.errors import RecipeError
+from alignment.recipe.curate_spec import StepSpec
 from alignment.recipe.resolved import plain
-from alignment.recipe.schema import RECIPES, Recipe, StepSpec
+from alignment.recipe.schema import RECIPES, Recipe
 from alignment.recipe.shape import Kind, expected, field_kinds, model_types, walk_fields
 
 SCHEMA_PATH = Path(__file__).with_name("recipe.schema.json")
@@ -51,8 +52,9 @@ _TITLES = {
 }
 _INTRO = """# Recipe keys
 
-Generated from `src/alignment/recipe/schema.py` by `make schema`; change it there. A recipe is one YAML 1.2 file; a stage reads
-exactly the keys listed for it, and refuses every other. `alignment check RECIPE --resolved` shows the value of each.
+Generated from `src/alignment/recipe/schema.py` and the `*_spec.py` beside it by `make schema`; change it there. A recipe is one
+YAML 1.2 file; a stage reads exactly the keys listed for it, and refuses every other. `alignment check RECIPE --resolved` shows the
+value of each.
 
 * `1e-5` is a number, `no` is text; numbers have no underscores. Anchors, aliases, tags and merge keys are refused.
 * A key without a value is refused: `lora: {}` asks for LoRA with its defaults, no `lora` trains all weights.

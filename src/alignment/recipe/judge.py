@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from alignment.recipe.advise import advise
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.locate import Node, node_at
 from alignment.recipe.mistakes import Mistake, Place
-from alignment.recipe.schema import BrokenRule, SourceSpec
+from alignment.recipe.model_config import BrokenRule
 from alignment.recipe.shape import (
     Kind,
     dotted,

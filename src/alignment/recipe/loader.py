@@ -13,12 +13,14 @@ from typing import Any
 import pydantic
 
 from alignment.errors import RecipeError
+from alignment.recipe.data_spec import MixtureSpec
 from alignment.recipe.judge import find_broken_rules, judge
 from alignment.recipe.locate import Node, read_nodes
 from alignment.recipe.mistakes import Mistake, sort_mistakes
 from alignment.recipe.mixtures import expand_mixture
 from alignment.recipe.overrides import apply_overrides
-from alignment.recipe.schema import RECIPES, MixtureSpec, Recipe, Spec
+from alignment.recipe.schema import RECIPES, Recipe
+from alignment.recipe.spec import Spec
 from alignment.recipe.unknown import find_unknown_keys
 
 

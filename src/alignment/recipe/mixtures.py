@@ -9,9 +9,9 @@ import difflib
 import os
 from pathlib import Path
 
+from alignment.recipe.data_spec import MixtureSpec
 from alignment.recipe.locate import Node, node_at, read_nodes
 from alignment.recipe.mistakes import Mistake
-from alignment.recipe.schema import MixtureSpec
 
 _FOLDER = "mixtures"
 

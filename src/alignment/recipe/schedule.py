@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignment.errors import DataError, RecipeError
-from alignment.recipe.schema import PpoRecipe, TrainSpec
+from alignment.recipe.schema import PpoRecipe
+from alignment.recipe.train_spec import TrainSpec
 
 
 @dataclass(frozen=True)

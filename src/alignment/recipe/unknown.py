@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.locate import Node
 from alignment.recipe.mistakes import Mistake
 from alignment.recipe.renamed import RENAMED, RENAMED_IN_SOURCES
-from alignment.recipe.schema import RECIPES, Recipe, SourceSpec
+from alignment.recipe.schema import RECIPES, Recipe
 from alignment.recipe.shape import (
     Kind,
     all_keys,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainingArguments
 
-from alignment.recipe.schema import TrainSpec
+from alignment.recipe.train_spec import TrainSpec
 from alignment.train.training import Training
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)

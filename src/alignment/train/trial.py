@@ -16,7 +16,7 @@ from transformers import Trainer
 from alignment.errors import ArtifactError, LaunchError
 from alignment.models.load import AUTO_CLASSES, Kind, whole_weights
 from alignment.models.tokenizer import load_tokenizer
-from alignment.recipe.schema import TrainSpec
+from alignment.recipe.train_spec import TrainSpec
 from alignment.train.artifacts import write_trial
 from alignment.train.guard import CHECKPOINTS
 from alignment.train.policy import Policy

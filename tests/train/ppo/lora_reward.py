@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from alignment.models.build import make_reward_model
 from alignment.models.load import resolve_start
 from alignment.models.lora import add_adapter, merge_put_adapter, save_adapter
-from alignment.recipe.schema import LoraSpec
+from alignment.recipe.model_spec import LoraSpec
 
 
 def write_lora_reward(toy: Path, name: str = "lora_reward") -> Path:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignment.measure.scorers import SCORERS
-from alignment.recipe.schema import AlertSpec, ScorerName
+from alignment.recipe.stage_spec import AlertSpec, ScorerName
 from alignment.train.ppo.control import KLController, RunningScale
 from alignment.train.ppo.mini_batches import plan_update
 from alignment.train.ppo.watch import Watch

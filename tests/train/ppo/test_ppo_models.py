@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from alignment.models.lora import add_adapter
-from alignment.recipe.schema import LoraSpec
+from alignment.recipe.model_spec import LoraSpec
 from alignment.train.ppo import actor_critic
 from alignment.train.ppo.actor_critic import ActorCritic, cut_padding, disable_dropout
 from alignment.train.ppo.rollout import collate

@@ -14,7 +14,7 @@ from alignment.errors import DataError, RecipeError
 from alignment.measure.rows import EvalRow
 from alignment.measure.scorers import score_rows
 from alignment.models.tokenizer import load_tokenizer, train_tokenizer
-from alignment.recipe.schema import ChatSpec, NewTokenizerSpec
+from alignment.recipe.model_spec import ChatSpec, NewTokenizerSpec
 from alignment.train.ppo.rewards import RewardModel, Rewards
 from alignment.train.ppo.rollout import collate
 from alignment.train.stages.ppo import find_critic_start, load_rewards

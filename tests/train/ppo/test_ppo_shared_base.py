@@ -16,7 +16,7 @@ from alignment.errors import LaunchError, RecipeError
 from alignment.measure.logps import reward_scores
 from alignment.models.lora import add_adapter
 from alignment.recipe.loader import read_recipe
-from alignment.recipe.schema import LoraSpec
+from alignment.recipe.model_spec import LoraSpec
 from alignment.train.ppo.actor_critic import ActorCritic, token_logps, token_values
 from alignment.train.ppo.rollout import collate
 from alignment.train.ppo.shared_base import find_reward_adapter, make_classifier_on

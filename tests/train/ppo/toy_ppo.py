@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from alignment.data.templates import template_text
 from alignment.models.tokenizer import train_tokenizer
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.schema import NewTokenizerSpec
+from alignment.recipe.model_spec import NewTokenizerSpec
 from alignment.train.context import StageContext
 from alignment.train.ppo.trainer import PPOTrainer
 from alignment.train.prepare import prepare_run

@@ -25,8 +25,9 @@ from alignment.launch.rehearse.stand_ins import (
     write_lora_run,
     write_model,
 )
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.resolved import recipe_text
-from alignment.recipe.schema import Recipe, SourceSpec
+from alignment.recipe.schema import Recipe
 
 BUILT = "built.json"
 RECIPE = "recipe.yaml"

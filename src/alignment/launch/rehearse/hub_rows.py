@@ -20,7 +20,7 @@ from typing import Any
 from alignment.data.sources import find_source, first_line
 from alignment.data.stream import stream_rows
 from alignment.errors import AlignmentError
-from alignment.recipe.schema import SourceSpec
+from alignment.recipe.data_spec import SourceSpec
 
 LIMIT_SECONDS = 20.0  # for all sources together
 ASKED = "asked.json"

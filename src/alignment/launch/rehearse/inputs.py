@@ -13,9 +13,10 @@ from alignment.errors import RecipeError
 from alignment.gallery import find_galleries
 from alignment.launch.rehearse.families import FAMILIES, find_family
 from alignment.recipe.loader import load_recipe
+from alignment.recipe.model_spec import LoraSpec
 from alignment.recipe.pipeline import INPUTS
 from alignment.recipe.places import means_local_model
-from alignment.recipe.schema import LoraSpec, Recipe
+from alignment.recipe.schema import Recipe
 
 _WORDS = ("start", "base", "reward")  # of dpo.reference and ppo.value_model: not paths
 _MAX_PARENTS = 12

@@ -19,8 +19,10 @@ from alignment.launch.rehearse.heads import TOO_LARGE, cut_heads, total_size
 from alignment.launch.rehearse.hub_rows import HubRows, fetch_rows
 from alignment.measure.metrics import METRICS, expand_metrics
 from alignment.measure.scorers import SCORERS
+from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.places import means_local_data, place_data
-from alignment.recipe.schema import MetricSpec, Recipe, SourceSpec
+from alignment.recipe.schema import Recipe
+from alignment.recipe.stage_spec import MetricSpec
 
 NUM_ROWS = {"train": 32, "eval": 8}  # of a split, over all its sources; each gives a quarter of that at least
 NUM_DOCUMENTS = 400  # of each source of a tokenizer, which needs text and no steps

@@ -25,7 +25,7 @@ from alignment.launch.rehearse.inputs import Origin
 from alignment.models.build import draw_score_head
 from alignment.models.load import resolve_start
 from alignment.models.tokenizer import load_tokenizer, train_tokenizer
-from alignment.recipe.schema import LoraSpec, NewTokenizerSpec
+from alignment.recipe.model_spec import LoraSpec, NewTokenizerSpec
 
 POSITIONS = 2048
 _VOCAB_SIZE = 512

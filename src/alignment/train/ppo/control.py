@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from alignment.recipe.schema import KL_HORIZON
+from alignment.recipe.stage_spec import KL_HORIZON
 
 LARGEST_ERROR = 0.2  # of the controller, relative to its target
 

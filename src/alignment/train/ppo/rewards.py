@@ -22,7 +22,8 @@ from alignment.measure.rows import EvalRow
 from alignment.measure.scorers import score_rows
 from alignment.models.load import Start
 from alignment.models.tokenizer import load_tokenizer
-from alignment.recipe.schema import ChatSpec, PpoSpec
+from alignment.recipe.model_spec import ChatSpec
+from alignment.recipe.stage_spec import PpoSpec
 
 
 @dataclass(frozen=True)

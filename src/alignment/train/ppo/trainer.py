@@ -26,7 +26,7 @@ from transformers import Trainer, TrainingArguments
 from alignment.errors import ArtifactError, DivergedError
 from alignment.measure.rows import EvalRow
 from alignment.recipe.schedule import RolloutSchedule
-from alignment.recipe.schema import KL_HORIZON, PpoSpec
+from alignment.recipe.stage_spec import KL_HORIZON, PpoSpec
 from alignment.train.guard import Guarded
 from alignment.train.memory import EVALUATION, ROLLOUT, shrinking
 from alignment.train.part import PartView

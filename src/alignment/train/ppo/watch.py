@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.recipe.schema import AlertSpec
+from alignment.recipe.stage_spec import AlertSpec
 
 
 @dataclass(frozen=True)

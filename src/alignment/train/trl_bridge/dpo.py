@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from alignment.recipe.schema import DpoSpec
+from alignment.recipe.stage_spec import DpoSpec
 from alignment.train.evaluation import ExactEvaluation
 from alignment.train.precision import FullPrecisionOutputs
 

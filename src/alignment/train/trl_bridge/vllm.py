@@ -13,7 +13,7 @@ import torch
 from transformers import Trainer
 
 from alignment.errors import LaunchError
-from alignment.recipe.schema import PpoSpec
+from alignment.recipe.stage_spec import PpoSpec
 
 logger = logging.getLogger(__name__)
 DEFAULT_URL = "http://localhost:8000"
