@@ -5,8 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alignment.recipe.data_spec import Format
-from alignment.recipe.model_config import BrokenRule
-from alignment.recipe.spec import Fraction, NonEmpty, Positive, Spec, StringMap, Strings, mapping_of, sequence_of
+from alignment.recipe.spec import (
+    BrokenRule,
+    Fraction,
+    NonEmpty,
+    Positive,
+    Spec,
+    StringMap,
+    Strings,
+    mapping_of,
+    sequence_of,
+)
 
 SurvivorRule = Literal["source", "longest", "shortest", "first"]
 

@@ -4,9 +4,18 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from alignment.recipe.model_config import BrokenRule
 from alignment.recipe.places import SPLIT, data_suffix, means_local_data
-from alignment.recipe.spec import NonEmpty, Positive, Scalar, Spec, StringMap, Strings, mapping_of, sequence_of
+from alignment.recipe.spec import (
+    BrokenRule,
+    NonEmpty,
+    Positive,
+    Scalar,
+    Spec,
+    StringMap,
+    Strings,
+    mapping_of,
+    sequence_of,
+)
 
 Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference", "prompt", "text"]
 # The formats whose rows a stage can use.

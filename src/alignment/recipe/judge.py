@@ -13,7 +13,6 @@ from alignment.recipe.advise import advise
 from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.locate import Node, node_at
 from alignment.recipe.mistakes import Mistake, Place
-from alignment.recipe.model_config import BrokenRule
 from alignment.recipe.shape import (
     Kind,
     dotted,
@@ -25,6 +24,7 @@ from alignment.recipe.shape import (
     find_values,
     is_optional,
 )
+from alignment.recipe.spec import BrokenRule
 
 Path = tuple[str | int, ...]
 _SAID_ELSEWHERE = {"extra_forbidden", "value_error"}

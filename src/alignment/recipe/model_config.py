@@ -4,21 +4,13 @@ A key left out keeps the default of transformers, save where it says otherwise. 
 the tokenizer. `tests/recipe/test_model_config.py` holds every key against the installed transformers.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-Positive = Annotated[int, Field(gt=0)]
+from alignment.recipe.spec import BrokenRule, Positive, Spec
+
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-
-
-class BrokenRule(ValueError):
-    """Keys that are right one by one and do not go together. `at`: the keys concerned, from the section on."""
-
-    def __init__(self, message: str, *at: str) -> None:
-        super().__init__(message)
-        self.at = at
 
 
 def _heads_divide(config: "_Decoder") -> None:
@@ -42,18 +34,7 @@ def _width_divides(config: "Gpt2ConfigSpec") -> None:
         raise BrokenRule(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}; change one", "n_head")
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
-
-    # Rules between keys, as in the rest of the schema.
-    RULES: ClassVar[tuple[Callable[[Any], None], ...]] = ()
-
-    @model_validator(mode="after")
-    def _obey_rules(self) -> "_Config":
-        for rule in self.RULES:
-            rule(self)
-        return self
-
+class _Config(Spec):
     initializer_range: float | None = Field(None, description="standard deviation of the initial weights")
     tie_word_embeddings: bool | None = Field(None, description="one matrix for input and output embeddings")
 

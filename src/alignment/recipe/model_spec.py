@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignment.recipe.model_config import BrokenRule, ModelConfigSpec
+from alignment.recipe.model_config import ModelConfigSpec
 from alignment.recipe.places import keeps_its_code
-from alignment.recipe.spec import Fraction, NonEmpty, Positive, Spec, Strings
+from alignment.recipe.spec import BrokenRule, Fraction, NonEmpty, Positive, Spec, Strings
 
 
 def _one_origin(model: "ModelSpec") -> None:

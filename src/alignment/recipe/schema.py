@@ -18,7 +18,6 @@ from alignment.recipe.data_spec import (
     PromptDataSpec,
     TextDataSpec,
 )
-from alignment.recipe.model_config import BrokenRule
 from alignment.recipe.model_spec import (
     ChatSpec,
     LoadedModelSpec,
@@ -29,7 +28,7 @@ from alignment.recipe.model_spec import (
     SftChatSpec,
     TokenizerSpec,
 )
-from alignment.recipe.spec import Spec
+from alignment.recipe.spec import BrokenRule, Spec
 from alignment.recipe.stage_spec import KL_HORIZON, DpoSpec, EvalSpec, EvaluateSpec, PpoSpec, RewardSpec, ScoreEvalSpec
 from alignment.recipe.train_spec import PpoTrainSpec, TrainSpec
 

@@ -35,6 +35,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
+class BrokenRule(ValueError):
+    """Keys that are right one by one and do not go together. `at`: the keys concerned, from the section on."""
+
+    def __init__(self, message: str, *at: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
 def _revive(section: "type[Spec]", text: str) -> "Spec":
     return section.model_validate_json(text)
 

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignment.recipe.model_config import BrokenRule
-from alignment.recipe.spec import Fraction, NonEmpty, Positive, Scalar, Spec, mapping_of, sequence_of
+from alignment.recipe.spec import BrokenRule, Fraction, NonEmpty, Positive, Scalar, Spec, mapping_of, sequence_of
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from alignment.recipe.model_config import BrokenRule
 from alignment.recipe.shape import expected, kinds
-from alignment.recipe.spec import Fraction, Positive, PositiveNumber, Scalar, Spec, mapping_of
+from alignment.recipe.spec import BrokenRule, Fraction, Positive, PositiveNumber, Scalar, Spec, mapping_of
 
 Scheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr",
