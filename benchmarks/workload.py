@@ -124,7 +124,7 @@ data:
 {packing}  train:
     - path: {rows}
       format: {format}
-      rows: {num_rows}
+      split: train[:{num_rows}]
 train:
   num_train_epochs: 1
   global_batch_size: {batch}
