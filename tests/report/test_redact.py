@@ -95,7 +95,7 @@ def test_every_key_that_the_schema_calls_a_file_or_folder_counts_as_a_path() -> 
     named = {
         name
         for name, field in fields
-        if "str" in repr(field.annotation) and re.search(r"\b(file|folder)s?\b", field.description)
+        if "str" in repr(field.annotation) and re.search(r"\b(file|folder)s?\b", field.description or "")
     }
     assert {"path", "reference", "template", "mixture", "against"} <= named
     assert named <= set(PATH_KEYS)
