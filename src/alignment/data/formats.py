@@ -118,7 +118,7 @@ def read_preference(row: Row, spec: SourceSpec) -> Example:
             "identical_pair",
             f"{_name(spec, 'chosen')} and {_name(spec, 'rejected')}",
             "the same answer twice",
-            "two answers",
+            "a rejected answer that differs",
         )
     prompt = _with_system(prompt, spec.system)
     check_conversation([*prompt, *chosen], _name(spec, "prompt"))
@@ -257,14 +257,14 @@ def _split_shared(chosen: list[Message], rejected: list[Message], spec: SourceSp
     """Prompt and two completions: the longest shared beginning, after which both go on with an assistant turn."""
     field = f"{_name(spec, 'chosen')} and {_name(spec, 'rejected')}"
     if chosen == rejected:
-        raise BadRow("identical_pair", field, "the same conversation twice", "two answers")
+        raise BadRow("identical_pair", field, "the same conversation twice", "a rejected one that differs")
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
     both = (chosen[shared:], rejected[shared:])
     if not all(rest and rest[0]["role"] == "assistant" for rest in both):
         raise BadRow(
-            "prompts_differ", field, f"conversations that part at message {shared}", "two answers to the same prompt"
+            "prompts_differ", field, f"conversations that part at message {shared}", "a pair with one prompt"
         )
     return chosen[:shared], *both
 

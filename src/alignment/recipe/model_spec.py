@@ -30,6 +30,20 @@ def _code_is_pinned(model: "ModelSpec | LoadedModelSpec") -> None:
         )
 
 
+Revision = Annotated[str | None, Field(description="branch, tag or commit of a Hub id")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    Field(description="dtype of the saved weights; auto: that of the weights it starts from"),
+]
+AttentionKernel = Annotated[
+    Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"],
+    Field(description="attention kernel"),
+]
+RemoteCode = Annotated[
+    bool, Field(description="run Python code that comes with a Hub model; `revision` must be a commit then")
+]
+
+
 class ModelSpec(Spec):
     """The model that training starts from."""
 
@@ -37,16 +51,10 @@ class ModelSpec(Spec):
         None, description="Hub id, or a folder such as runs/STUDY/sft/final; or give `config`"
     )
     config: ModelConfigSpec | None = Field(None, description="architecture of a new model; or give `path`")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="dtype of the saved weights; auto: that of the weights it starts from"
-    )
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
-        "sdpa", description="attention kernel"
-    )
-    trust_remote_code: bool = Field(
-        False, description="run Python code that comes with a Hub model; `revision` must be a commit then"
-    )
+    revision: Revision = None
+    dtype: Dtype = "auto"
+    attn_implementation: AttentionKernel = "sdpa"
+    trust_remote_code: RemoteCode = False
 
     RULES = (_one_origin, _revision_of_path, _code_is_pinned)
 
@@ -55,16 +63,10 @@ class LoadedModelSpec(Spec):
     """The model that training starts from."""
 
     path: NonEmpty = Field(description="Hub id, or a folder such as runs/STUDY/sft/final")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="dtype of the saved weights; auto: that of the weights it starts from"
-    )
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
-        "sdpa", description="attention kernel"
-    )
-    trust_remote_code: bool = Field(
-        False, description="run Python code that comes with a Hub model; `revision` must be a commit then"
-    )
+    revision: Revision = None
+    dtype: Dtype = "auto"
+    attn_implementation: AttentionKernel = "sdpa"
+    trust_remote_code: RemoteCode = False
 
     RULES = (_code_is_pinned,)
 
