@@ -263,9 +263,7 @@ def _split_shared(chosen: list[Message], rejected: list[Message], spec: SourceSp
         shared += 1
     both = (chosen[shared:], rejected[shared:])
     if not all(rest and rest[0]["role"] == "assistant" for rest in both):
-        raise BadRow(
-            "prompts_differ", field, f"conversations that part at message {shared}", "a pair with one prompt"
-        )
+        raise BadRow("prompts_differ", field, f"conversations that part at message {shared}", "a pair with one prompt")
     return chosen[:shared], *both
 
 
