@@ -29,7 +29,7 @@ from alignment.launch.children import (
 )
 from alignment.launch.configs import read_config
 from alignment.launch.environment import SUPERVISED, num_threads
-from alignment.launch.imports import import_stages, without_collecting
+from alignment.launch.imports import import_stages, sparing_scipy, without_collecting
 from alignment.launch.rank_variables import make_rank_variables
 from alignment.train.heartbeat import Watch
 
@@ -47,7 +47,7 @@ def preload(stages: Iterable[str] = ()) -> None:
     import torch
 
     torch.set_num_threads(1)  # a thread pool would not survive the fork
-    with without_collecting():
+    with without_collecting(), sparing_scipy():
         # transformers' names are loaded when they are first looked up.
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, Trainer  # noqa: F401
 

@@ -33,6 +33,7 @@ def main() -> None:
 
     from alignment.models.probe import make_prompts, probe
 
+    gc.freeze()
     gc.enable()
     answers: list[dict[str, Any]] = []
     for request in json.loads(sys.stdin.readline()):

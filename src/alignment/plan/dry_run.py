@@ -413,14 +413,12 @@ def _drop(parameter: torch.Tensor) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither warnings of libraries about a trainer that never trains, nor PPO's cutting of passes, which reads lengths."""
-    level, cut = logging.root.manager.disable, actor_critic.cut_padding
+    """No warnings of libraries about a trainer that never trains."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    actor_critic.cut_padding = lambda model, *whole: [whole]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
-        actor_critic.cut_padding = cut

@@ -18,19 +18,13 @@ from transformers import (
 
 from alignment.models.lora import add_adapter
 from alignment.recipe.model_spec import LoraSpec
-from alignment.train.ppo import actor_critic
-from alignment.train.ppo.actor_critic import ActorCritic, cut_padding, disable_dropout
+from alignment.train.padding import cut_padding
+from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
 from alignment.train.ppo.rollout import collate
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18, 19, 20, 21]]
 PROMPTS = [2, 1, 5]
 PAD = 0
-
-
-@pytest.fixture(autouse=True)
-def _whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows cut apart are not padded, and what is tested here is padding."""
-    monkeypatch.setattr(actor_critic, "NUM_CUTS", 1)
 
 
 def make_llama(**further) -> ActorCritic:
@@ -91,38 +85,23 @@ LONG_AND_SHORT = [list(range(5, 30)), list(range(5, 20)), list(range(4, 12)), [7
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_batch_that_is_cut_to_save_padding_gives_the_same_and_the_same_gradients(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passes_that_are_cut_to_save_padding_give_the_same_and_the_same_gradients(name: str) -> None:
     found = []
-    for cuts in (1, 4):
-        monkeypatch.setattr(actor_critic, "NUM_CUTS", cuts)
+    for cut in (False, True):
         model, sizes = MODELS[name](), []
         model.policy.get_input_embeddings().register_forward_pre_hook(
             lambda _, arguments, sizes=sizes: sizes.append(tuple(arguments[0].shape))
         )
+        if cut:
+            cut_padding(model.policy)
+            cut_padding(model.critic)
         outputs = look(model, LONG_AND_SHORT, [1] * 6)
         sum(one.sum() for one in outputs).backward()
         gradient = torch.cat([one.grad.reshape(-1) for one in model.parameters() if one.grad is not None])
         found.append((*outputs, gradient))
-        assert sizes == ([(6, 25)] if cuts == 1 else [(2, 25), (2, 8), (2, 3)])
-    for whole, cut in zip(*found, strict=True):
-        torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)  # Gemma's norms compute in fp32
-
-
-def test_a_model_that_is_dealt_out_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks have rows of different lengths, and each forward pass must meet those of the others."""
-    monkeypatch.setattr(actor_critic, "NUM_CUTS", 4)
-    inputs = collate(LONG_AND_SHORT, [1] * 6, PAD)
-    assert len(cut_padding(make_llama(), **inputs)) == 3
-    monkeypatch.setattr(actor_critic, "is_sharded", lambda model: True)
-    assert len(cut_padding(make_llama(), **inputs)) == 1
-
-
-def test_rows_of_like_length_are_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor_critic, "NUM_CUTS", 4)
-    rows = [list(range(5, 25)), *[list(range(5, 24))] * 7]
-    assert len(cut_padding(make_llama(), **collate(rows, [1] * 8, PAD))) == 1
+        assert sizes == ([(2, 25), (2, 8), (2, 3)] if cut else [(6, 25)])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)  # Gemma's norms compute in fp32
 
 
 def test_a_pad_token_that_is_also_sampled_counts_where_it_was_sampled() -> None:

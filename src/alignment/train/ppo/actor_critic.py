@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from alignment.measure.batches import inner_model, is_sharded
+from alignment.measure.batches import inner_model
 from alignment.models.lora import adapters_off
-
-NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut batch, and the part of its positions that a cut must save
 
 
 class ActorCritic(nn.Module):
@@ -111,13 +109,6 @@ def token_logps(
     The hidden states are chosen before the head sees them, by a hook on the head: a model's own forward scales and caps logits in
     ways of its own, and calling body and head by themselves would go around them and around ZeRO-3 and FSDP2.
     """
-    parts = [_token_logps(model, *part, temperature) for part in cut_padding(model, input_ids, attention_mask, before)]
-    return torch.cat([logps for logps, _ in parts]), torch.cat([entropy for _, entropy in parts])
-
-
-def _token_logps(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, before: tuple[Tensor, Tensor], temperature: float
-) -> tuple[Tensor, Tensor]:
     rows_N, positions_N = before
     head = inner_model(model).get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][rows_N, positions_N][None],))
@@ -138,12 +129,6 @@ def token_values(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, before: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Values [N] of the states at the positions `before`, in fp32: the score head's output before it is pooled."""
-    return torch.cat([_token_values(model, *part) for part in cut_padding(model, input_ids, attention_mask, before)])
-
-
-def _token_values(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, before: tuple[Tensor, Tensor]
-) -> Tensor:
     [head] = [module for name, module in model.named_modules() if name.split(".")[-1] == "score"]
     seen: list[Tensor] = []
     handle = head.register_forward_hook(lambda module, arguments, output: seen.append(output))
@@ -152,30 +137,6 @@ def _token_values(
     finally:
         handle.remove()
     return seen[0][..., 0][before].float()
-
-
-def cut_padding(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, before: tuple[Tensor, Tensor]
-) -> list[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
-    """The rows of one forward pass in up to NUM_CUTS passes, each as long as its longest row, where that saves padding.
-
-    Completions differ in length more than other rows do: of a batch from 3 to 64 tokens a third is padding. Rows come sorted by
-    length, so neighbours are alike. A model that is dealt out stays whole: every rank must make the same number of passes.
-    """
-    rows_N, positions_N = before
-    lengths = attention_mask.sum(1).tolist()
-    size = -(-len(lengths) // NUM_CUTS)
-    starts = range(0, len(lengths), size)
-    needed = sum(max(lengths[start : start + size]) * len(lengths[start : start + size]) for start in starts)
-    if needed > (1 - LEAST_SAVED) * input_ids.numel() or is_sharded(model):
-        return [(input_ids, attention_mask, before)]
-    parts = []
-    for start in starts:
-        rows, longest = slice(start, start + size), max(lengths[start : start + size])
-        inside = (rows_N >= start) & (rows_N < start + size)
-        own = (rows_N[inside] - start, positions_N[inside])
-        parts.append((input_ids[rows, :longest], attention_mask[rows, :longest], own))
-    return parts
 
 
 def disable_dropout(model: nn.Module) -> None:
