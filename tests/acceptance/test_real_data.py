@@ -23,12 +23,12 @@ RUNS = {
     "pretrain-tinyshakespeare": ("bits_per_byte", -1),
     "sft-dolly": ("bits_per_byte", -1),
     "sft-gsm8k": ("bits_per_byte", -1),
-    "reward-hh": ("pair_accuracy", 1),
+    "reward-hh": ("pair_loss", -1),
     "reward-polite": ("pair_accuracy", 1),
 }
-# The pairs of hh-rlhf that are held out say little of so small a model: a logistic regression on the words of the last answers, trained
-# on the others, is right about 0.57 of them. Any gain counts there, elsewhere one of more than two standard errors.
-FAINT = ("reward-hh",)
+# Standard errors of the difference that a gain must be. The pairs of hh-rlhf say little to so small a model: a logistic regression on the
+# words of the last answers is right about 0.57 to 0.61 of the held-out ones. On five folds the loss fell by 1.3 to 2.4 errors (together 3.6).
+LEAST_GAIN, FAINT = 2.0, {"reward-hh": 1.0}
 # Of DPO: of how many held-out pairs the chosen answer has become likelier than the rejected one, beside the reference. Before
 # training none has. The likelihood of a whole answer alone is that of its length, which a short training does not move.
 DPO = ("dpo-hh", "dpo-demo")
@@ -66,7 +66,7 @@ def test_a_run_on_real_data_beats_its_starting_point(folder, name: str) -> None:
     before, after = receipt["metrics_before"][metric], receipt["metrics"][metric]
     error = math.hypot(receipt["metric_errors_before"][metric], receipt["metric_errors"][metric])
     say(name, metric, before, after, error, seconds)
-    assert sign * (after - before) > (0 if name in FAINT else 2 * error)
+    assert sign * (after - before) > FAINT.get(name, LEAST_GAIN) * error
     assert seconds < MAX_SECONDS
 
 

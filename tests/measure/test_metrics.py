@@ -1,4 +1,5 @@
 import math
+import statistics
 
 import pytest
 
@@ -78,6 +79,14 @@ def test_bits_per_byte_is_a_ratio_of_sums_with_its_error():
 
 def test_pair_accuracy_counts_ties_half():
     assert value("pair_accuracy", [pair(1, 0), pair(0, 1), pair(2, 2), pair(3, -3)]) == 2.5 / 4
+
+
+def test_pair_loss_is_ln_2_without_an_opinion_and_counts_certainty():
+    rows = [pair(0, 0), pair(1, 0), pair(0, 1), pair(-2000, 0)]
+    estimate = compute_metrics(expand_metrics(["pair_loss"]), rows)["pair_loss"]
+    losses = [math.log(2), math.log(1 + math.exp(-1)), math.log(1 + math.e), 2000.0]
+    assert estimate.value == pytest.approx(sum(losses) / 4)
+    assert estimate.error == pytest.approx(statistics.stdev(losses) / 2)
 
 
 def test_length_only_accuracy_takes_the_better_direction():

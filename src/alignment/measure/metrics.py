@@ -155,6 +155,14 @@ def pair_accuracy(rows: Sequence[EvalRow]) -> Estimate:
     return _order_rate([row.chosen_score - row.rejected_score for row in rows])
 
 
+def pair_loss(rows: Sequence[EvalRow]) -> Estimate:
+    """Mean of -log sigmoid(chosen - rejected score) in nats, the Bradley-Terry loss of a reward model (https://arxiv.org/abs/2203.02155, equation 1).
+
+    ln 2 knows nothing, and more than that is surer than it is right.
+    """
+    return _mean([float(np.logaddexp(0.0, row.rejected_score - row.chosen_score)) for row in rows])
+
+
 def length_only_pair_accuracy(rows: Sequence[EvalRow]) -> Estimate:
     """Pair accuracy of looking at token counts alone: "longer is better" or "shorter is better", ties half.
 
@@ -177,6 +185,7 @@ METRICS: dict[str, Metric] = {
     "kl": Metric("kl", (), kl),
     "bits_per_byte": Metric("nll", (), bits_per_byte),
     "pair_accuracy": Metric("pairs", (), pair_accuracy),
+    "pair_loss": Metric("pairs", (), pair_loss),
     "length_only_pair_accuracy": Metric("lengths", (), length_only_pair_accuracy),
 }
 
