@@ -33,7 +33,7 @@ def main() -> None:
 
     from alignment.models.probe import make_prompts, probe
 
-    gc.freeze()
+    gc.freeze()  # else the first collection would look through all of them
     gc.enable()
     answers: list[dict[str, Any]] = []
     for request in json.loads(sys.stdin.readline()):

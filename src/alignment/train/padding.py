@@ -19,9 +19,8 @@ from transformers import PreTrainedModel
 from alignment.measure.batches import inner_model, is_sharded
 
 NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut one, and the part of its positions that a cut must save
-# Positions of each pass of a cut one, on average: fewer would leave a GPU idle, while a core is as busy with a few rows.
-LEAST_POSITIONS = {"cpu": 1}
-LEAST_ON_ACCELERATOR = 4096
+# Positions of each pass of a cut one, on average: fewer would leave a GPU idle, while a core is as busy with a few rows. (No GPU has measured it.)
+LEAST_ON_GPU = 4096
 # What a pass may be called with besides its rows; anything else that is set says of the rows what cutting would have to cut too.
 _SETTINGS = {"use_cache", "return_dict", "output_hidden_states", "output_attentions", "output_router_logits"}
 
@@ -91,8 +90,7 @@ def _find_passes(body: PreTrainedModel, inputs: dict[str, Any]) -> list[tuple[li
     lengths = _right_padded_lengths(mask)
     if lengths is None:
         return None
-    least = LEAST_POSITIONS.get(input_ids.device.type, LEAST_ON_ACCELERATOR)
-    passes = cut_rows(lengths, input_ids.size(1), least)
+    passes = cut_rows(lengths, input_ids.size(1), 1 if input_ids.device.type == "cpu" else LEAST_ON_GPU)
     # Of a model that is dealt out every rank must make the same passes.
     if len(passes) < 2 or is_sharded(body):
         return None

@@ -1,5 +1,7 @@
 """Log-probabilities and values of generated tokens: alone and padded, of several architectures, without dropout."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import toy_ppo
@@ -16,9 +18,16 @@ from transformers import (
     Starcoder2ForCausalLM,
 )
 
+from alignment.models.load import resolve_start
 from alignment.models.lora import add_adapter
 from alignment.recipe.model_spec import LoraSpec
 from alignment.train.padding import cut_padding
+from alignment.train.policy import (
+    load_frozen,
+    load_trainable_critic,
+    load_trainable_policy,
+    load_trainable_reward_model,
+)
 from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
 from alignment.train.ppo.rollout import collate
 
@@ -182,3 +191,22 @@ def test_the_reference_of_an_adapter_is_the_model_below_it() -> None:
         torch.testing.assert_close(model("reference", **inputs), before)
     assert (look(model, ROWS, PROMPTS)[0] - before).abs().max() > 1e-2
     assert all(parameter.requires_grad for name, parameter in policy.named_parameters() if "lora_" in name)
+
+
+def test_every_model_that_a_run_loads_is_cut(toy: Path) -> None:
+    """Of any stage: trained models are settled, and a frozen reference is loaded, in one place each."""
+    training = toy_ppo.open_toy(toy)
+    models = [
+        load_trainable_policy(training).model,
+        load_trainable_reward_model(training).model,
+        load_trainable_critic(training, resolve_start(str(toy / "reward"))).model,
+        load_frozen(training, training.start.path),
+    ]
+    inputs = collate(LONG_AND_SHORT, [1] * 6, PAD)
+    for model in models:
+        sizes = []
+        model.get_input_embeddings().register_forward_pre_hook(
+            lambda _, arguments, sizes=sizes: sizes.append(tuple(arguments[0].shape))
+        )
+        model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        assert sizes == [(2, 25), (2, 8), (2, 3)]
