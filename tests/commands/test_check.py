@@ -80,22 +80,21 @@ def test_all_mistakes_of_all_files_are_shown(study: Path, capsys: pytest.Capture
     assert main(["check", "recipes/mine"]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines()[:2] == [
-        "error recipes/mine/base.yaml: 2 mistakes",
+        "error recipes/mine/base.yaml: 3 mistakes",
         "error recipes/mine/sft.yaml: 1 mistake",
     ]
     assert "recipes/mine/base.yaml:1:1: error: missing key 'dpo'\n" in err
     assert (
         "recipes/mine/base.yaml:8:7: error: stage dpo cannot use the format of data.train.0 (prompt_completion)" in err
     )
+    assert "recipes/mine/base.yaml:18:7: error: eval.metrics.0: stage dpo cannot measure bits_per_byte" in err
     assert "recipes/mine/sft.yaml:15:9: error: unknown key 'train.max_stepz'\n" in err
-    assert err.endswith("3 errors in 2 files; nothing was started.\n")
+    assert err.endswith("4 errors in 2 files; nothing was started.\n")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "where", "said"),
     [
-        ("- bits_per_byte", "- bits_per_bite", "18:7", "'bits_per_bite' is not a metric"),
-        ("- bits_per_byte", "- bits_per_byte\n    - bits_per_byte", "18:5", "2 results are called 'bits_per_byte'"),
         ("completion: response", "complation: response", "10:9", "format prompt_completion reads no column 'complation'"),
         ("completion: response", "completion: response\n      roles: {human: usr}", "11:22", "'usr'"),
         ("template: chatml", "template: chatlm", "4:13", "chatml"),

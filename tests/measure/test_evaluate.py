@@ -61,12 +61,12 @@ def test_results_are_flat():
     assert all(isinstance(value, float) for value in flat.values())
 
 
-def make_recipe(*metrics: str) -> EvaluateRecipe:
+def make_recipe(*metrics: str, format: str = "prompt_completion", **further: str) -> EvaluateRecipe:
     return EvaluateRecipe(
         stage="evaluate",
         model=LoadedModelSpec(path="here"),
-        data=EvalDataSpec(eval=[SourceSpec(path="rows.jsonl", format="prompt_completion")]),
-        evaluate=EvaluateSpec(metrics=list(metrics), max_new_tokens=4, num_samples=1),
+        data=EvalDataSpec(eval=[SourceSpec(path="rows.jsonl", format=format)]),
+        evaluate=EvaluateSpec(metrics=list(metrics), max_new_tokens=4, num_samples=1, **further),
     )
 
 
@@ -79,7 +79,9 @@ def make_prepared(*rows: dict) -> Prepared:
 
 def test_both_models_are_measured_on_the_same_rows(make_causal, tokenizer):
     prepared = make_prepared({"prompt_ids": [5, 6]}, {"prompt_ids": [7]})
-    evaluation = evaluate(make_recipe("stops", "kl"), prepared, make_causal(seed=0), tokenizer, make_causal(seed=1))
+    evaluation = evaluate(
+        make_recipe("stops", "kl", against="there"), prepared, make_causal(seed=0), tokenizer, make_causal(seed=1)
+    )
     assert set(evaluation.measured.values) == {"stops", "kl"}
     assert set(evaluation.against.values) == {"stops"}
     assert [one.name for one in evaluation.comparisons] == ["stops"]
@@ -89,7 +91,7 @@ def test_both_models_are_measured_on_the_same_rows(make_causal, tokenizer):
 
 def test_a_reward_model_is_told_from_a_causal_one(make_classifier, tokenizer):
     prepared = make_prepared({"prompt_ids": [5, 6], "chosen_ids": [7, 1], "rejected_ids": [8, 1]})
-    evaluation = evaluate(make_recipe("pair_accuracy"), prepared, make_classifier(), tokenizer)
+    evaluation = evaluate(make_recipe("pair_accuracy", format="preference"), prepared, make_classifier(), tokenizer)
     assert evaluation.against is None
     assert evaluation.measured.values["pair_accuracy"] in (0.0, 1.0)
     assert set(evaluation.flat()) == {"pair_accuracy", "error/pair_accuracy"}

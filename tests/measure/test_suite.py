@@ -10,7 +10,7 @@ from alignment.errors import DataError, RecipeError
 from alignment.measure.generation import generate_batch
 from alignment.measure.logps import reward_scores, token_logps
 from alignment.measure.suite import count_trained_bytes, measure
-from alignment.recipe.stage_spec import MetricSpec
+from alignment.recipe.metric_spec import MetricSpec
 
 PAD, STOP = 0, 1
 

@@ -8,6 +8,7 @@ from recipe_files import FULL, ROOT, repository_recipes
 from alignment.errors import RecipeError
 from alignment.recipe.data_spec import SourceSpec
 from alignment.recipe.loader import load_recipe, read_recipe
+from alignment.recipe.metric_spec import NEEDS
 from alignment.recipe.renamed import RENAMED, RENAMED_IN_SOURCES
 from alignment.recipe.schema import RECIPES
 from alignment.recipe.shape import all_keys, walk_fields
@@ -113,7 +114,7 @@ data:
   packing:
 eval:
   metrics:
-    - metrik: a
+    - metrik: stops
     - 5
 """
     assert lines_said(tmp_path, text) == [
@@ -139,7 +140,7 @@ eval:
         "22:3 key 'train' is given twice; first on line 16",
         "23:3 found nothing; a value was expected",
         "26:7 unknown key 'eval.metrics.0.metrik'",
-        "27:7 eval.metrics.1: found 5 (a whole number); text or a mapping was expected",
+        f"27:7 eval.metrics.1: found 5 (a whole number); one of {', '.join(NEEDS)} or a mapping was expected",
     ]
 
 

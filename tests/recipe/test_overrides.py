@@ -37,18 +37,24 @@ def recipe(tmp_path: Path) -> Path:
 def test_values_replace_those_of_the_file_at_every_depth(recipe: Path) -> None:
     found = load_recipe(
         recipe,
-        ["train.learning_rate=1e-5", "data.train.1.rows=7", "lora.r=4", "chat.system=a = b, c", "eval.metrics.0=kl"],
+        [
+            "train.learning_rate=1e-5",
+            "data.train.1.rows=7",
+            "lora.r=4",
+            "chat.system=a = b, c",
+            "eval.metrics.0=recall",
+        ],
     )
     assert found.train.learning_rate == 1e-5
     assert [source.rows for source in found.data.train] == [None, 7]
     assert (found.lora.r, found.lora.lora_alpha) == (4, 32)
-    assert found.eval.metrics == ("kl",)
+    assert found.eval.metrics == ("recall",)
     assert found.chat.system == "a = b, c"
 
 
 def test_a_value_may_be_null_a_list_or_a_section(recipe: Path) -> None:
     found = load_recipe(
-        recipe, ["data.train.1.rows=null", "eval.metrics=[kl, {metric: stops}]", "lora={}", "data.train.1.repeat=2"]
+        recipe, ["data.train.1.rows=null", "eval.metrics=[recall, {metric: stops}]", "lora={}", "data.train.1.repeat=2"]
     )
     assert found.data.train[1].rows is None
     assert found.eval.metrics[1].metric == "stops"

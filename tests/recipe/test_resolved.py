@@ -109,7 +109,7 @@ def test_the_stage_comes_first_and_defaults_are_written(tmp_path: Path) -> None:
 
 def test_defaults_are_marked_and_given_values_are_not(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(MINIMAL + "eval:\n  metrics:\n    - stops\n    - metric: kl\n")
+    path.write_text(MINIMAL + "eval:\n  metrics:\n    - stops\n    - metric: recall\n")
     read = read_recipe(path, ["seed=4"])
     lines = marked_text(read.recipe, read.nodes).splitlines()
     assert [line for line in lines if not line.endswith(":") and not line.endswith("  # default")] == [
@@ -123,7 +123,7 @@ def test_defaults_are_marked_and_given_values_are_not(tmp_path: Path) -> None:
         "  max_steps: 1",
         "  learning_rate: 1.0",
         "    - stops",
-        "    - metric: kl",
+        "    - metric: recall",
     ]
     assert "  optim: adamw_torch_fused  # default" in lines
     assert "tokenizer: {}  # default" in lines

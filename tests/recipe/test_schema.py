@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from recipe_files import FULL
 
+from alignment.data.prepare_split import _columns
 from alignment.data.sources import find_source
 from alignment.errors import DataError, RecipeError
+from alignment.measure.suite import REWARD_NEEDS, TOKENS
 from alignment.recipe.data_spec import STAGE_FORMATS
 from alignment.recipe.loader import read_recipe
+from alignment.recipe.metric_spec import NEEDS
 from alignment.recipe.schema import RECIPES, PretrainRecipe
 from alignment.recipe.shape import walk_fields
 from alignment.recipe.stage_spec import KL_HORIZON
 
 FORMATS = {"pretrain": "text", "sft": "messages", "reward": "preference", "dpo": "preference", "ppo": "prompt"}
+METRIC = {"pretrain": "bits_per_byte", "sft": "stops", "reward": "pair_loss", "dpo": "pair_accuracy", "ppo": "score"}
 OWN = {"dpo": "dpo:\n  reference: start\n", "ppo": "ppo:\n  rewards: [stops]\n"}
 HELD_OUT = "  eval:\n    - path: b.jsonl\n      format: {}\n"
 
@@ -56,13 +60,71 @@ def test_evaluations_without_held_out_rows_are_refused(tmp_path: Path, stage: st
 
 @pytest.mark.parametrize("stage", FORMATS)
 def test_metrics_without_held_out_rows_are_refused(tmp_path: Path, stage: str) -> None:
-    metrics = "eval:\n  metrics: [pair_accuracy]\n"
+    metrics = f"eval:\n  metrics: [{METRIC[stage]}]\n"
     found = said(tmp_path, make(stage, more=metrics))
     assert [line.split(" ", 1)[1] for line in found] == [
         "eval.metrics: there are no held-out rows to measure on; give 'data.eval', or remove it"
     ]
     assert said(tmp_path, make(stage, more="eval:\n  metrics: []\n")) == []
     assert said(tmp_path, make(stage, more=metrics, held_out=True)) == []
+
+
+@pytest.mark.parametrize("stage", FORMATS)
+@pytest.mark.parametrize("metric", NEEDS)
+def test_a_metric_that_the_stage_cannot_measure_is_refused(tmp_path: Path, stage: str, metric: str) -> None:
+    """As `alignment.measure.suite` would refuse it, once the model is loaded."""
+    text = make(stage, more=f"eval:\n  metrics:\n    - metric: {metric}\n", held_out=True)
+    rows = {"pretrain": "prompt_completion", "ppo": "messages"}.get(stage, FORMATS[stage])
+    found = said(tmp_path, text.replace(f"b.jsonl\n      format: {FORMATS[stage]}", f"b.jsonl\n      format: {rows}"))
+    able = set(TOKENS[NEEDS[metric]]) <= set(_columns(stage, "eval")) and (
+        stage != "reward" or NEEDS[metric] in REWARD_NEEDS
+    )
+    able = able and {"score": stage == "ppo", "kl": stage in ("dpo", "ppo")}.get(metric, True)
+    assert not found if able else [f"stage {stage} cannot measure {metric}; it has: " in one for one in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "metric", "refused"),
+    [
+        ("pretrain", "text", "recall", True),
+        ("pretrain", "text", "bits_per_byte", False),
+        ("evaluate", "messages", "pair_loss", True),
+        ("evaluate", "preference", "pair_loss", False),
+        ("evaluate", "preference", "bits_per_byte", True),
+        ("evaluate", "preference", "exact_match", False),
+        ("evaluate", "text", "kl", True),
+    ],
+)
+def test_a_metric_that_no_held_out_row_is_fit_for_is_refused(tmp_path, stage, rows, metric, refused) -> None:
+    if stage == "evaluate":
+        text = f"stage: evaluate\nmodel:\n  path: a/b\ndata:\n{HELD_OUT.format(rows)}evaluate:\n  against: c/d\n  metrics: [{metric}]\n"
+    else:
+        text = make(stage, more=f"eval:\n  metrics: [{metric}]\n", held_out=True)
+    found = said(tmp_path, text)
+    assert len(found) == refused
+    assert all(
+        f"{metric} cannot be measured on held-out rows of the format {rows}; name a source" in one for one in found
+    )
+    # One source that is fit is enough: `where` chooses its rows.
+    other = "prompt_completion" if stage == "pretrain" else {"pair_loss": "preference"}.get(metric, "messages")
+    both = text.replace("  eval:\n", f"  eval:\n    - path: d.jsonl\n      format: {other}\n")
+    assert said(tmp_path, both) == []
+
+
+def test_an_evaluation_against_nothing_has_no_kl(tmp_path: Path) -> None:
+    text = f"stage: evaluate\nmodel:\n  path: a/b\ndata:\n{HELD_OUT.format('messages')}evaluate:\n  metrics:\n    - stops\n    - kl\n"
+    assert said(tmp_path, text) == [
+        "11:7 evaluate.metrics: kl compares with another model; give 'evaluate.against', or remove it"
+    ]
+    assert said(tmp_path, text + "  against: c/d\n") == []
+
+
+def test_two_results_have_two_names(tmp_path: Path) -> None:
+    metrics = "eval:\n  metrics:\n    - stops\n    - metric: stops\n      {}: {}\n"
+    assert said(tmp_path, make("sft", more=metrics.format("by", "kind"), held_out=True)) == [
+        "17:7 eval: metrics: 2 results are called 'stops'; one is expected. Give each a 'name'"
+    ]
+    assert said(tmp_path, make("sft", more=metrics.format("name", "again"), held_out=True)) == []
 
 
 def test_the_best_weights_need_held_out_rows(tmp_path: Path) -> None:

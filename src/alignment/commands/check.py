@@ -1,6 +1,6 @@
 """`alignment check`: every mistake of recipes, pipelines and study folders at once; nothing is started.
 
-Beyond the recipe itself it looks at what costs nothing: metric and column names, chat templates, the order of a pipeline,
+Beyond the recipe itself it looks at what costs nothing: column names, chat templates, the order of a pipeline,
 and whether local data is there (a warning: it may be made later). It imports no torch and uses no network.
 """
 
@@ -108,7 +108,7 @@ def _check_recipe(path: Path, overrides: list[str]) -> Outcome:
     read = read_recipe(path, overrides)
     outcome = Outcome(path, mistakes=list(read.mistakes), read=read)
     if read.recipe is not None:
-        outcome.mistakes += [*_columns(read), *_metrics(read), *_template(read), *_unverified(read)]
+        outcome.mistakes += [*_columns(read), *_template(read), *_unverified(read)]
         outcome.absent = _absent_data(read)
         outcome.summary = f"{read.recipe.stage}, {count_keys(read.nodes)} keys given"
     return outcome
@@ -150,22 +150,6 @@ def _columns(read: "ReadRecipe") -> "Iterator[Mistake]":
             for name, value in getattr(source, key).items():
                 only = SourceSpec(path=source.path, format=source.format, **{key: {name: value}})
                 yield from _refused(read, (*path, key, name), check_columns, only)
-
-
-def _metrics(read: "ReadRecipe") -> "Iterator[Mistake]":
-    """Metrics that nobody has, and two results of one name."""
-    for section in ("eval", "evaluate"):
-        metrics = getattr(getattr(read.recipe, section, None), "metrics", ())
-        if not metrics:
-            continue
-        from alignment.measure.metrics import expand_metrics
-
-        found = [
-            mistake
-            for index, metric in enumerate(metrics)
-            for mistake in _refused(read, (section, "metrics", index), expand_metrics, [metric])
-        ]
-        yield from found or _refused(read, (section, "metrics"), expand_metrics, metrics)
 
 
 def _template(read: "ReadRecipe") -> "Iterator[Mistake]":

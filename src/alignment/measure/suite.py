@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.errors import DataError, RecipeError
 from alignment.measure.generation import Generation, generate_batch
 from alignment.measure.logps import completion_kl, masked_logps, reward_scores, token_logps
-from alignment.measure.metrics import METRICS, Estimate, compute_metrics, expand_metrics, select_rows
+from alignment.measure.metrics import Estimate, compute_metrics, expand_metrics, select_rows
 from alignment.measure.rows import EvalRow
-from alignment.recipe.stage_spec import MetricSpec
+from alignment.recipe.metric_spec import NEEDS, MetricSpec
 
 IGNORE_INDEX = -100
 Kind = Literal["causal", "reward"]
@@ -100,7 +100,7 @@ def measure(
         bf16: compute under bfloat16 autocast.
 
     Raises:
-        RecipeError: an unknown metric, one that this kind of model does not have, or `kl` or `score` without what it asks.
+        RecipeError: a metric that this kind of model does not have, or `kl` or `score` without what it asks.
         DataError: a column that a metric reads is missing.
     """
     specs = expand_metrics(specs)
@@ -141,9 +141,9 @@ def _check_kind(
     specs: Sequence[MetricSpec], kind: Kind, against_model: PreTrainedModel | None, scorer: Scorer | None
 ) -> None:
     for spec in specs:
-        need = METRICS[spec.metric].needs
+        need = NEEDS[spec.metric]
         if kind == "reward" and need not in REWARD_NEEDS:
-            able = ", ".join(name for name, metric in METRICS.items() if metric.needs in REWARD_NEEDS)
+            able = ", ".join(name for name, need in NEEDS.items() if need in REWARD_NEEDS)
             raise RecipeError(
                 f"metrics: {spec.metric} needs a causal model; this is a reward model, which has: {able}."
             )
@@ -160,7 +160,7 @@ def _rows_by_need(specs: Sequence[MetricSpec], rows: Sequence[EvalRow], eval_row
     chosen: dict[str, set[int]] = {}
     columns = [row.columns for row in rows]
     for spec in specs:
-        need = METRICS[spec.metric].needs
+        need = NEEDS[spec.metric]
         indices = select_rows(spec, columns)
         _check_tokens(spec, eval_rows, indices, TOKENS[need])
         chosen.setdefault(need, set()).update(indices)

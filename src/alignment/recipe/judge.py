@@ -127,14 +127,15 @@ def _build_partial(node: Node, section: type[BaseModel], path: Path, unusable: s
         child = node.children.get(name)
         here = (*path, name)
         inner = child and child.is_mapping and find_section(field_kinds(section, name), child)
-        listed = child.items if child else None
+        one = find_section(find_items(field_kinds(section, name))) if child and child.items else None
+        plain = [(*here, n) for n, item in enumerate(child.items) if not item.is_mapping] if one else []
         if inner:
             values[name] = _build_partial(child, inner, here, unusable)
-        elif (
-            listed and all(item.is_mapping for item in listed) and find_section(find_items(field_kinds(section, name)))
-        ):
-            one = find_section(find_items(field_kinds(section, name)))
-            values[name] = [_build_partial(item, one, (*here, n), unusable) for n, item in enumerate(listed)]
+        elif one and unusable.isdisjoint(plain):
+            values[name] = [
+                _build_partial(item, one, (*here, n), unusable) if item.is_mapping else item.plain()
+                for n, item in enumerate(child.items)
+            ]
         elif any(bad[: len(here)] == here for bad in unusable) or (child is None and not is_optional(section, name)):
             absent.append(name)
         elif child is not None:
@@ -163,7 +164,7 @@ def _rule_place(node: Node, at: Sequence[str]) -> Place:
     """The last of the named keys in the file, or the section."""
     paths = [[int(part) if part.isdigit() else part for part in name.split(".")] for name in at]
     found = [node_at(node, path) for path in paths]
-    places = [one.key for one in found if one is not None and one.key is not None]
+    places = [one.key or one.place for one in found if one is not None]
     return max(
         places, key=lambda place: (place.origin.is_option, place.line, place.column), default=node.key or node.place
     )

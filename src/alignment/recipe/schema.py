@@ -18,6 +18,7 @@ from alignment.recipe.data_spec import (
     PromptDataSpec,
     TextDataSpec,
 )
+from alignment.recipe.metric_spec import metrics_can_be_measured
 from alignment.recipe.model_spec import (
     ChatSpec,
     LoadedModelSpec,
@@ -82,7 +83,7 @@ def _metrics_have_rows(recipe: "Recipe") -> None:
 
 
 # Of the stages that train a model.
-_TRAINING_RULES = (*Recipe.RULES, _evaluations_have_rows, _metrics_have_rows)
+_TRAINING_RULES = (*Recipe.RULES, _evaluations_have_rows, _metrics_have_rows, metrics_can_be_measured)
 
 
 def _new_model_has_tokenizer(recipe: "PretrainRecipe") -> None:
@@ -256,6 +257,15 @@ class PpoRecipe(Recipe):
     )
 
 
+def _kl_has_other_model(recipe: "EvaluateRecipe") -> None:
+    for index, metric in enumerate(recipe.evaluate.metrics):
+        if "kl" in (metric, getattr(metric, "metric", "")) and recipe.evaluate.against is None:
+            raise BrokenRule(
+                "evaluate.metrics: kl compares with another model; give 'evaluate.against', or remove it",
+                f"evaluate.metrics.{index}",
+            )
+
+
 class EvaluateRecipe(Recipe):
     """Measure a model on held-out rows."""
 
@@ -264,6 +274,8 @@ class EvaluateRecipe(Recipe):
     chat: RowChatSpec = RowChatSpec()
     data: EvalDataSpec
     evaluate: EvaluateSpec
+
+    RULES = (*Recipe.RULES, metrics_can_be_measured, _kl_has_other_model)
 
 
 class CurateRecipe(Recipe):

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignment.recipe.spec import BrokenRule, Fraction, NonEmpty, Positive, Scalar, Spec, mapping_of, sequence_of
+from alignment.recipe.metric_spec import Metrics, results_have_own_names
+from alignment.recipe.spec import BrokenRule, Fraction, NonEmpty, Positive, Spec, sequence_of
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -218,35 +219,28 @@ class PpoSpec(Spec):
     )
 
 
-class MetricSpec(Spec):
-    """One measured number."""
-
-    metric: str = Field(description="a name from `alignment.measure.metrics.METRICS`")
-    name: str | None = Field(None, description="name in the results; default: the metric's")
-    where: mapping_of(Scalar) = Field({}, description="only rows whose columns have these values")
-    by: str | None = Field(None, description="also once for each value of this column, as NAME/VALUE")
-
-
 class EvalSpec(Spec):
     """What is measured on the held-out rows, before and after training."""
 
     per_device_eval_batch_size: Positive = Field(8, description="rows in one forward pass of one process")
     num_samples: Annotated[int, Field(ge=0)] = Field(8, description="generations shown in the report, before and after")
     max_new_tokens: Positive = Field(128, description="longest generation in tokens")
-    metrics: sequence_of(str | MetricSpec) = Field((), description="metrics, by name or with `where` and `by`")
+    metrics: Metrics = Field((), description="metrics, by name or with `where` and `by`")
+
+    RULES = (results_have_own_names,)
 
 
 class ScoreEvalSpec(Spec):
     """What is measured on the held-out pairs, before and after training."""
 
     per_device_eval_batch_size: Positive = Field(8, description="pairs in one forward pass of one process")
-    metrics: sequence_of(str | MetricSpec) = Field((), description="metrics, by name or with `where` and `by`")
+    metrics: Metrics = Field((), description="metrics, by name or with `where` and `by`")
+
+    RULES = (results_have_own_names,)
 
 
 class EvaluateSpec(EvalSpec):
     """What is measured."""
 
-    metrics: Annotated[sequence_of(str | MetricSpec), Field(min_length=1)] = Field(
-        description="metrics, by name or with `where` and `by`"
-    )
+    metrics: Annotated[Metrics, Field(min_length=1)] = Field(description="metrics, by name or with `where` and `by`")
     against: NonEmpty | None = Field(None, description="a folder or Hub id to compare with")

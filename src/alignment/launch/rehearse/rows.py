@@ -20,9 +20,9 @@ from alignment.launch.rehearse.hub_rows import HubRows, fetch_rows
 from alignment.measure.metrics import METRICS, expand_metrics
 from alignment.measure.scorers import SCORERS
 from alignment.recipe.data_spec import SourceSpec
+from alignment.recipe.metric_spec import NEEDS, MetricSpec
 from alignment.recipe.places import means_local_data, place_data
 from alignment.recipe.schema import Recipe
-from alignment.recipe.stage_spec import MetricSpec
 
 NUM_ROWS = {"train": 32, "eval": 8}  # of a split, over all its sources; each gives a quarter of that at least
 NUM_DOCUMENTS = 400  # of each source of a tokenizer, which needs text and no steps
@@ -216,7 +216,7 @@ def _metric_filters(recipe: Recipe, source: SourceSpec) -> Iterator[Mapping[str,
     Plain text has no prompts: it gets the values of metrics of likelihood only, not those of metrics that generate.
     """
     for spec in _metrics(recipe):
-        if source.format == "text" and METRICS[spec.metric].needs != "nll":
+        if source.format == "text" and NEEDS[spec.metric] != "nll":
             continue
         if spec.where:
             yield dict(spec.where)

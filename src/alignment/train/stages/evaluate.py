@@ -13,10 +13,11 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.data.prepare import Prepared, load_prepared
-from alignment.measure.metrics import METRICS, expand_metrics
+from alignment.measure.metrics import expand_metrics
 from alignment.measure.suite import Measured, measure
 from alignment.models.load import Kind, Start, read_saved_dtype, resolve_start
 from alignment.models.tokenizer import load_tokenizer
+from alignment.recipe.metric_spec import NEEDS
 from alignment.recipe.resolved import recipe_hash
 from alignment.recipe.schema import EvaluateRecipe
 from alignment.report.card import write_card
@@ -174,7 +175,7 @@ def evaluate(
     measured = measure(model, tokenizer, prepared.eval, spec.metrics, against_model=against, **settings)
     if against is None:
         return Evaluation(measured)
-    shared = [one for one in expand_metrics(spec.metrics) if METRICS[one.metric].needs != "kl"]
+    shared = [one for one in expand_metrics(spec.metrics) if NEEDS[one.metric] != "kl"]
     other = measure(against, tokenizer, prepared.eval, shared, **settings)
     return Evaluation(measured, other, compare(measured, other))
 
