@@ -93,9 +93,10 @@ def measure_a_pass(path: Path) -> None:
     """Of rank 0: what is held before the last pass of the second step, the peak of that pass, and its shape; in this forked process."""
     from transformers import Trainer
 
-    from alignment.train import finish, padding
+    from alignment.train import finish
+    from alignment.train import passes as spared
 
-    padding.NUM_CUTS = 1  # planned is a pass of rows of one length, which is never cut
+    spared.LEAST_SAVED = 1  # planned is a whole pass
     finish.Verifier = lambda: type("NoVerifier", (contextlib.nullcontext,), {"close": lambda self: None})()
     finish.write_result = lambda *_: None
     original, passes = Trainer.training_step, []

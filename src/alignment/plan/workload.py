@@ -26,7 +26,7 @@ class Workload:
 
     Attributes:
         tokens: without padding, of all steps; of ppo prompts and completions of all updates.
-        positions: with padding, as if no pass were cut to save some of it (`train/padding.py`).
+        positions: with padding, as if `train/passes.py` saved none of them.
         longest: of a training pass.
         known_from: in words, where rows and lengths are from.
         is_bound: lengths are at their limit because nobody knows them.

@@ -20,8 +20,8 @@ from alignment.models.build import draw_score_head, fit_embeddings, make_reward_
 from alignment.models.gathered import whole_parameter
 from alignment.models.load import Kind, Start, load_weights, read_base, read_saved_dtype, resolve_start, whole_weights
 from alignment.models.lora import add_adapter, continue_adapter, merge_adapter
-from alignment.train.padding import cut_padding
 from alignment.train.part import PartView
+from alignment.train.passes import spare_positions
 from alignment.train.precision import check_attention
 from alignment.train.training import Training
 
@@ -101,7 +101,7 @@ def load_frozen(training: Training, path: str) -> PreTrainedModel:
     start = resolve_start(path) if path != training.start.path else training.start
     model = load_whole(start, "causal", load_dtype(training), **model_options(training))
     fit_embeddings(model, training.tokenizer)
-    return cut_padding(model).requires_grad_(False).eval()
+    return spare_positions(model).requires_grad_(False).eval()
 
 
 def load_frozen_reward_model(training: Training, start: Start) -> PreTrainedModel:
@@ -166,7 +166,7 @@ def _load_trainable(training: Training, kind: Kind) -> Policy:
 def settle(training: Training, policy: Policy) -> Policy:
     """What every trained model gets, whatever it was loaded from."""
     model = policy.model
-    cut_padding(model)
+    spare_positions(model)
     model.config.use_cache = False
     model.config.get_text_config().pad_token_id = training.tokenizer.pad_token_id
     for note in policy.notes:

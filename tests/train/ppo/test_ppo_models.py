@@ -21,7 +21,7 @@ from transformers import (
 from alignment.models.load import resolve_start
 from alignment.models.lora import add_adapter
 from alignment.recipe.model_spec import LoraSpec
-from alignment.train.padding import cut_padding
+from alignment.train.passes import spare_positions
 from alignment.train.policy import (
     load_frozen,
     load_trainable_critic,
@@ -102,8 +102,8 @@ def test_passes_that_are_cut_to_save_padding_give_the_same_and_the_same_gradient
             lambda _, arguments, sizes=sizes: sizes.append(tuple(arguments[0].shape))
         )
         if cut:
-            cut_padding(model.policy)
-            cut_padding(model.critic)
+            spare_positions(model.policy)
+            spare_positions(model.critic)
         outputs = look(model, LONG_AND_SHORT, [1] * 6)
         sum(one.sum() for one in outputs).backward()
         gradient = torch.cat([one.grad.reshape(-1) for one in model.parameters() if one.grad is not None])

@@ -1,0 +1,332 @@
+"""Passes that are cut to save padding, and rows that begin alike: the same outputs and gradients, in fewer positions, and only where that is safe."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
+
+from alignment.models.lora import add_adapter
+from alignment.recipe.model_spec import LoraSpec
+from alignment.train import beginnings, passes
+from alignment.train.beginnings import Pairs
+from alignment.train.passes import count_positions, cut_rows, spare_positions
+
+PAD = 0
+LENGTHS = [3, 25, 8, 2, 15, 3]  # in no order
+SIZES = {
+    "vocab_size": 36,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": PAD,
+}
+
+
+def make_llama(**further) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**SIZES, **further))
+
+
+def make_gpt2() -> PreTrainedModel:
+    """Learned positions: RoPE hides wrong position ids, these do not."""
+    return GPT2LMHeadModel(GPT2Config(vocab_size=36, n_positions=64, n_embd=32, n_layer=2, n_head=4, pad_token_id=PAD))
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": make_llama,
+    "gpt2": make_gpt2,
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, sliding_window=4)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4)),
+    "classifier": lambda: LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=1)),
+    "eager": lambda: make_llama(attn_implementation="eager"),
+    "lora": lambda: add_adapter(make_llama(), LoraSpec(r=4), "causal"),
+}
+
+
+def make(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    model.config.use_cache = False
+    return model
+
+
+def make_batch(lengths: list[int] = LENGTHS, side: str = "right") -> dict[str, torch.Tensor]:
+    longest = max(lengths)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, 36, (len(lengths), longest), generator=generator)
+    places = torch.arange(longest).expand(len(lengths), -1)
+    mask = places < torch.tensor(lengths)[:, None]
+    mask = (mask if side == "right" else mask.flip(1)).long()
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def watch_sizes(model: PreTrainedModel) -> list[tuple[int, int]]:
+    """Filled with the size of each pass of the body."""
+    sizes: list[tuple[int, int]] = []
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, arguments: sizes.append(tuple(arguments[0].shape)) and None
+    )
+    return sizes
+
+
+def look(model: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
+    """What the model says of the tokens that are there."""
+    logits = model(**inputs).logits
+    return logits if logits.dim() == 2 else logits[inputs["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_and_gradients_are_those_of_the_whole_pass(name: str) -> None:
+    found = []
+    for cut in (False, True):
+        model = make(name)
+        sizes = watch_sizes(model)
+        if cut:
+            assert spare_positions(model) is model
+        outputs = look(model, **make_batch())
+        outputs.square().sum().backward()
+        gradients = [one.grad.reshape(-1) for one in model.parameters() if one.grad is not None]
+        found.append((outputs, torch.cat(gradients)))
+        assert sizes == ([(2, 25), (2, 8), (2, 3)] if cut else [(6, 25)])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["cut", "joined"])
+def test_checkpointing_computes_the_passes_anew(kind: str) -> None:
+    batch = make_batch() if kind == "cut" else make_pairs()
+    gradients = []
+    for spared in (False, True):
+        model = make("llama").train()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if spared:
+            spare_positions(model)
+        look(model, **batch)  # joining is tried
+        sizes = watch_sizes(model)
+        look(model, **batch).square().sum().backward()
+        assert len(sizes) == ({"cut": 3, "joined": 4}[kind] if spared else 1)
+        gradients.append(torch.cat([one.grad.reshape(-1) for one in model.parameters()]))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"use_cache": True},
+        {"output_hidden_states": True},
+        {"output_attentions": True},
+        {"position_ids": torch.arange(25).expand(6, -1)},
+    ],
+    ids=lambda further: next(iter(further)),
+)
+def test_a_pass_that_says_or_wants_more_stays_whole(further: dict) -> None:
+    model = spare_positions(make("llama"))
+    sizes = watch_sizes(model)
+    model(**make_batch(), **further)
+    assert sizes == [(6, 25)]
+
+
+def test_a_count_beside_the_rows_says_nothing_of_them() -> None:
+    """transformers' Trainer gives the tokens of the global batch along, as a number or a tensor."""
+    model = spare_positions(make("llama"))
+    sizes = watch_sizes(model)
+    for count in (7, torch.tensor(7)):
+        model(**make_batch(), num_items_in_batch=count)
+    assert len(sizes) == 6
+
+
+def test_rows_padded_on_the_left_stay_whole() -> None:
+    """Without position ids their positions count from the padding."""
+    model = spare_positions(make("gpt2"))
+    sizes = watch_sizes(model)
+    model(**make_batch(side="left"))
+    assert sizes == [(6, 25)]
+
+
+def test_routing_that_is_balanced_over_the_pass_stays_whole() -> None:
+    model = spare_positions(make("mixtral"))
+    sizes = watch_sizes(model)
+    model.config.output_router_logits = True
+    inputs = make_batch()
+    model(**inputs, labels=inputs["input_ids"])
+    assert sizes == [(6, 25)]
+
+
+def test_a_model_that_is_dealt_out_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks have rows of different lengths, and each forward pass must meet those of the others."""
+    model = spare_positions(make("llama"))
+    sizes = watch_sizes(model)
+    monkeypatch.setattr(passes, "is_sharded", lambda body: True)
+    model(**make_batch())
+    assert sizes == [(6, 25)]
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    model = spare_positions(make("llama"))
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert look(copied, **make_batch()).abs().max() > 0
+
+
+def test_generation_is_as_before() -> None:
+    model = make("llama")
+    batch = make_batch([5, 25], side="left")
+    before = model.generate(**batch, max_new_tokens=4, do_sample=False, use_cache=True)
+    assert torch.equal(
+        spare_positions(model).generate(**batch, max_new_tokens=4, do_sample=False, use_cache=True), before
+    )
+
+
+# ------------------------------------------------------------------------------------------------ which rows go together
+
+
+def test_rows_go_with_rows_of_their_length() -> None:
+    passes = cut_rows(LENGTHS, 25)
+    assert passes == [[1, 4], [2, 0], [5, 3]]
+    assert count_positions(passes, LENGTHS) == 72
+
+
+def test_rows_of_like_length_stay_together() -> None:
+    assert cut_rows([20, *[19] * 7], 20) == [list(range(8))]
+
+
+def test_passes_do_not_become_smaller_than_they_may() -> None:
+    lengths = [100, 90, 20, 20]
+    assert len(cut_rows(lengths, 100)) == 4
+    assert len(cut_rows(lengths, 100, least_positions=200)) == 2
+    assert len(cut_rows(lengths, 100, least_positions=201)) == 1
+
+
+def test_padding_that_all_rows_have_is_saved_too() -> None:
+    assert count_positions(cut_rows([5, 5], 50), [5, 5]) == 10
+
+
+# ------------------------------------------------------------------------------------------------ rows that begin alike
+
+SHARED, ENDS = (
+    [9, 14, 1, 6],
+    [(2, 7), (5, 5), (3, 1), (0, 4)],
+)  # of each pair; the first row of the last one is all beginning
+
+
+def make_pairs() -> dict[str, torch.Tensor]:
+    """Four pairs: the first rows, then the second ones."""
+    generator = torch.Generator().manual_seed(2)
+    rows: list[list[list[int]]] = [[], []]
+    for shared, ends in zip(SHARED, ENDS, strict=True):
+        beginning = torch.randint(1, 36, (shared,), generator=generator).tolist()
+        for side, end in enumerate(ends):  # what follows differs in its first token
+            further = torch.randint(1, 36, (end,), generator=generator).tolist()
+            rows[side].append(beginning + [1 + side, *further][:end])
+    both = rows[0] + rows[1]
+    longest = max(map(len, both))
+    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in both])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in both])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_of_two_rows_that_begin_alike_the_beginning_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_pairs()
+    pairs = Pairs.of(batch["input_ids"], batch["attention_mask"].sum(1))
+    assert pairs.shared.tolist() == SHARED
+    assert pairs.joined.tolist() == [18, 24, 5, 10]
+    joined = pairs.take(torch.tensor([3, 0])).join(batch["input_ids"][[3, 0, 7, 4]], 18, "sdpa")
+    first, second = batch["input_ids"][0, :11], batch["input_ids"][4, 9:16]
+    assert joined["input_ids"][1].tolist() == [*first.tolist(), *second.tolist()]
+    assert joined["position_ids"][1].tolist() == [*range(11), *range(9, 16)]
+    mask = joined["attention_mask"][1, 0]
+    assert mask[10].nonzero().flatten().tolist() == list(range(11))  # the end of the first row
+    assert mask[12].nonzero().flatten().tolist() == [*range(9), 11, 12]  # the second row's second own token
+
+
+@pytest.mark.parametrize("name", [*MODELS, "bfloat16"])
+@pytest.mark.parametrize("cuts", [1, 4])
+def test_joined_rows_give_the_outputs_and_gradients_of_the_rows(name: str, cuts: int, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "NUM_CUTS", cuts)
+    found = []
+    for spared in (False, True):
+        model = make("llama").bfloat16() if name == "bfloat16" else make(name)
+        if name in ("gemma2", "mistral"):
+            model.config.sliding_window = 64
+            model.base_model.config.sliding_window = 64
+        if spared:
+            spare_positions(model)
+        look(model.eval(), **make_pairs())  # the try
+        sizes = watch_sizes(model)
+        outputs = look(model, **make_pairs())
+        outputs.float().square().sum().backward()
+        gradients = [one.grad.reshape(-1) for one in model.parameters() if one.grad is not None]
+        found.append((outputs, torch.cat(gradients)))
+        whole, joined = [(8, 19)], [(4, 24)] if cuts == 1 else [(1, 24), (1, 18), (1, 10), (1, 5)]
+        assert sizes == (joined if spared else whole)
+    for whole, parts in zip(*found, strict=True):
+        exact = whole.dtype == torch.float32
+        torch.testing.assert_close(parts, whole, atol=1e-5 if exact else 0.1, rtol=1e-3 if exact else 0.1)
+
+
+def test_what_a_window_hides_is_not_joined() -> None:
+    """The mask of a joined row knows no window; shorter ones need none."""
+    for window, num_rows in ((23, 8), (24, 4)):
+        model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=window)).eval()
+        model.config.use_cache = False
+        spare_positions(model)
+        look(model, **make_pairs())  # the try
+        sizes = watch_sizes(model)
+        look(model, **make_pairs())
+        assert sum(rows for rows, _ in sizes) == num_rows
+
+
+class SeesEverything(LlamaForCausalLM):
+    """A model that makes its own mask, as some do with code of their own."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        body = self.model
+        kind = type("OwnMask", (type(body),), {"forward": lambda self, attention_mask=None, position_ids=None, **more: super(kind, self).forward(position_ids=position_ids, **more)})  # fmt: skip
+        body.__class__ = kind
+
+
+def test_a_model_to_which_joined_rows_are_something_else_computes_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = SeesEverything(LlamaConfig(**SIZES)).eval()
+    model.config.use_cache = False
+    expected = look(model, **make_pairs())
+    torch.testing.assert_close(look(spare_positions(model), **make_pairs()), expected, atol=1e-5, rtol=1e-3)
+    assert vars(model.base_model)[beginnings._PROVEN] is False
+
+
+def test_a_try_leaves_modes_as_they_were() -> None:
+    model = spare_positions(make("llama")).train()
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    look(model, **make_pairs())
+    assert vars(model.base_model)[beginnings._PROVEN] is True
+    assert [module.training for module in model.modules()] == before
+    assert torch.is_grad_enabled()
+
+
+def test_rows_that_have_little_in_common_are_not_joined() -> None:
+    """Joining them would be packing: fewer positions, and more for attention to do."""
+    model = spare_positions(make("llama"))
+    look(model, **make_batch())
+    assert beginnings._PROVEN not in vars(model.base_model)
