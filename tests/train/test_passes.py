@@ -296,6 +296,20 @@ def test_what_a_window_hides_is_not_joined() -> None:
         assert sum(rows for rows, _ in sizes) == num_rows
 
 
+@pytest.mark.parametrize("cuts", [1, 4])
+def test_no_position_is_asked_for_that_the_rows_do_not_have(cuts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A joined row is longer than what the model has positions for, and what pads the others is no further than its rows."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=36, n_positions=19, n_embd=32, n_layer=2, n_head=4, pad_token_id=PAD)
+    model = GPT2LMHeadModel(config).eval()
+    model.config.use_cache = False
+    expected = look(model, **make_pairs())
+    monkeypatch.setattr(passes, "NUM_CUTS", cuts)
+    found = look(spare_positions(model), **make_pairs())
+    assert vars(model.base_model)[beginnings._PROVEN] is True
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
 class SeesEverything(LlamaForCausalLM):
     """A model that makes its own mask, as some do with code of their own."""
 

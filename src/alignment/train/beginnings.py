@@ -19,6 +19,8 @@ from alignment.measure.batches import evaluation_mode
 from alignment.measure.logps import PACKING_TOLERANCE
 
 logger = logging.getLogger(__name__)
+# Not on GPUs: their kernels for masks are slower than those without, and none has measured what is left of the gain.
+DEVICES = ("cpu",)
 _MASKED = {"sdpa": torch.bool, "eager": torch.float32}  # kernels that take any mask, and what they take it as
 _PROVEN = "_alignment_joins_rows"
 _PROBED = 7  # tokens
@@ -30,7 +32,7 @@ class Pairs:
 
     Attributes:
         first, second: tokens of each row, shape [P].
-        shared: tokens with which both begin, at least one.
+        shared: tokens with which both begin.
     """
 
     first: Tensor
@@ -61,9 +63,9 @@ class Pairs:
         place_L = torch.arange(longest, device=input_ids.device)
         first, shared = self.first[:, None], self.shared[:, None]
         is_second_PL = place_L >= first
-        positions_PL = torch.where(is_second_PL, place_L - first + shared, place_L)
-        source_PL = positions_PL.clamp(max=input_ids.size(1) - 1)
-        ids_PL = torch.where(is_second_PL, second_PT.gather(1, source_PL), first_PT.gather(1, source_PL))
+        # Behind the joined row too no position is one that a row does not have: models may know no further ones.
+        positions_PL = torch.where(is_second_PL, place_L - first + shared, place_L).clamp(max=input_ids.size(1) - 1)
+        ids_PL = torch.where(is_second_PL, second_PT.gather(1, positions_PL), first_PT.gather(1, positions_PL))
         of_first_PL = (place_L >= shared) & (place_L < first)
         visible_PLL = (place_L <= place_L[:, None]) & ~(is_second_PL[:, :, None] & of_first_PL[:, None, :])
         mask_P1LL = visible_PLL[:, None]
@@ -84,6 +86,8 @@ class Pairs:
 
 def can_join(body: PreTrainedModel, input_ids: Tensor, longest: int) -> bool:
     """Whether joined rows of up to `longest` tokens are to this model what the rows are: by its configuration, and by a try, once."""
+    if input_ids.device.type not in DEVICES:
+        return False
     config = body.config.get_text_config()
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     if config._attn_implementation not in _MASKED or any(window is not None and window < longest for window in windows):
