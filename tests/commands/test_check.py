@@ -87,7 +87,7 @@ def test_all_mistakes_of_all_files_are_shown(study: Path, capsys: pytest.Capture
     assert (
         "recipes/mine/base.yaml:8:7: error: stage dpo cannot use the format of data.train.0 (prompt_completion)" in err
     )
-    assert "recipes/mine/base.yaml:18:7: error: eval.metrics.0: stage dpo cannot measure bits_per_byte" in err
+    assert "recipes/mine/base.yaml:18:7: error: stage dpo cannot measure eval.metrics.0 (bits_per_byte)" in err
     assert "recipes/mine/sft.yaml:15:9: error: unknown key 'train.max_stepz'\n" in err
     assert err.endswith("4 errors in 2 files; nothing was started.\n")
 

@@ -80,7 +80,11 @@ def test_a_metric_that_the_stage_cannot_measure_is_refused(tmp_path: Path, stage
         stage != "reward" or NEEDS[metric] in REWARD_NEEDS
     )
     able = able and {"score": stage == "ppo", "kl": stage in ("dpo", "ppo")}.get(metric, True)
-    assert not found if able else [f"stage {stage} cannot measure {metric}; it has: " in one for one in found] == [True]
+    assert (
+        not found
+        if able
+        else [f"stage {stage} cannot measure eval.metrics.0 ({metric}); it has: " in one for one in found] == [True]
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,10 +109,23 @@ def test_a_metric_that_no_held_out_row_is_fit_for_is_refused(tmp_path, stage, ro
     assert all(
         f"{metric} cannot be measured on held-out rows of the format {rows}; name a source" in one for one in found
     )
-    # One source that is fit is enough: `where` chooses its rows.
+    # Beside rows that are fit it is measured on these only where they are chosen.
     other = "prompt_completion" if stage == "pretrain" else {"pair_loss": "preference"}.get(metric, "messages")
     both = text.replace("  eval:\n", f"  eval:\n    - path: d.jsonl\n      format: {other}\n")
-    assert said(tmp_path, both) == []
+    found = said(tmp_path, both)
+    assert len(found) == refused
+    assert all(
+        f"{metric} cannot be measured on held-out rows of the format {rows}; choose the other" in one for one in found
+    )
+    assert said(tmp_path, both.replace(f"[{metric}]", f"[{{metric: {metric}, where: {{part: a}}}}]")) == []
+
+
+def test_every_metric_that_a_stage_cannot_measure_is_named(tmp_path: Path) -> None:
+    metrics = "eval:\n  metrics:\n    - stops\n    - kl\n    - metric: pair_loss\n"
+    [found] = said(tmp_path, make("sft", more=metrics, held_out=True))
+    assert found.startswith(
+        "18:7 stage sft cannot measure eval.metrics.1 (kl), eval.metrics.2 (pair_loss); it has: exact_match, "
+    )
 
 
 def test_an_evaluation_against_nothing_has_no_kl(tmp_path: Path) -> None:

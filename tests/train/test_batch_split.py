@@ -1,6 +1,7 @@
 """How a global batch is cut into passes is no hyper-parameter: one process, one pass of eight rows against four of two."""
 
 import json
+import shutil
 
 import pytest
 import study as written
@@ -31,3 +32,18 @@ def test_passes_of_another_size_give_the_same_losses(study, name: str) -> None:
         losses.append(written.read_losses(study / "runs" / "study" / recipe))
     assert losses[1] == pytest.approx(losses[0], abs=2e-5)
     assert len(set(losses[0])) == 6
+
+
+@pytest.mark.parametrize("name", [pytest.param("reward", marks=pytest.mark.slow), "dpo"])
+def test_attention_that_drops_out_by_function_drops_nothing(study, name: str) -> None:
+    """TRL silences modules only; Llama's attention has a rate, and a start model may bring one."""
+    start, losses = "runs/elsewhere", []
+    shutil.copytree(study / "runs/study/sft/final", study / start)
+    config = json.loads((study / start / "config.json").read_text())
+    for rate in (0.0, 0.5):
+        (study / start / "config.json").write_text(json.dumps(config | {"attention_dropout": rate}))
+        recipe = f"{name}_{int(10 * rate)}"
+        written.write_recipe(study, recipe, RECIPES[name].replace("runs/study/sft/final", start))
+        assert written.run(recipe, "train.max_steps=2") == 0
+        losses.append(written.read_losses(study / "runs" / "study" / recipe))
+    assert losses[0] == losses[1]

@@ -127,13 +127,13 @@ def _build_partial(node: Node, section: type[BaseModel], path: Path, unusable: s
         child = node.children.get(name)
         here = (*path, name)
         inner = child and child.is_mapping and find_section(field_kinds(section, name), child)
-        one = find_section(find_items(field_kinds(section, name))) if child and child.items else None
-        plain = [(*here, n) for n, item in enumerate(child.items) if not item.is_mapping] if one else []
+        listed = find_section(find_items(field_kinds(section, name))) if child and child.items else None
+        scalars = [(*here, n) for n, item in enumerate(child.items) if not item.is_mapping] if listed else []
         if inner:
             values[name] = _build_partial(child, inner, here, unusable)
-        elif one and unusable.isdisjoint(plain):
+        elif listed and unusable.isdisjoint(scalars):
             values[name] = [
-                _build_partial(item, one, (*here, n), unusable) if item.is_mapping else item.plain()
+                _build_partial(item, listed, (*here, n), unusable) if item.is_mapping else item.plain()
                 for n, item in enumerate(child.items)
             ]
         elif any(bad[: len(here)] == here for bad in unusable) or (child is None and not is_optional(section, name)):

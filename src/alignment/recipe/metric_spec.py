@@ -62,20 +62,25 @@ def results_have_own_names(section: Any) -> None:
 
 
 def metrics_can_be_measured(recipe: "Recipe") -> None:
-    """Raises BrokenRule for a metric that the stage's model, or every held-out row, lacks the means for."""
+    """Raises BrokenRule for metrics that the stage's model, or rows that they would be measured on, lack the means for."""
     section = "evaluate" if recipe.stage == "evaluate" else "eval"
     able = _STAGE_NEEDS[recipe.stage]
-    for index, one in enumerate(getattr(recipe, section).metrics):
-        metric = one if isinstance(one, str) else one.metric
-        place, need = f"{section}.metrics.{index}", NEEDS[metric]
-        if need not in able:
-            has = ", ".join(name for name, needed in NEEDS.items() if needed in able)
-            raise BrokenRule(f"{place}: stage {recipe.stage} cannot measure {metric}; it has: {has}", place)
-        formats = sorted({source.format for source in recipe.data.eval})
-        if formats and not any(_has(format_, need) for format_ in formats):
+    specs = [MetricSpec(metric=one) if isinstance(one, str) else one for one in getattr(recipe, section).metrics]
+    places = {f"{section}.metrics.{index}": spec for index, spec in enumerate(specs)}
+    if unable := {place: spec.metric for place, spec in places.items() if NEEDS[spec.metric] not in able}:
+        has = ", ".join(name for name, need in NEEDS.items() if need in able)
+        named = ", ".join(f"{place} ({metric})" for place, metric in unable.items())
+        raise BrokenRule(f"stage {recipe.stage} cannot measure {named}; it has: {has}", *unable)
+    formats = sorted({source.format for source in recipe.data.eval})
+    for place, spec in places.items():
+        unfit = [format_ for format_ in formats if not _has(format_, NEEDS[spec.metric])]
+        # Of several formats `where` may choose the rows that are fit.
+        if unfit and (unfit == formats or not spec.where):
+            advice = (
+                "name a source in data.eval that is fit" if unfit == formats else "choose the other rows with 'where'"
+            )
             raise BrokenRule(
-                f"{place}: {metric} cannot be measured on held-out rows of the format {' or '.join(formats)}; name a source in "
-                "data.eval that has what it needs, or remove it",
+                f"{place}: {spec.metric} cannot be measured on held-out rows of the format {' or '.join(unfit)}; {advice}, or remove it",
                 place,
             )
 

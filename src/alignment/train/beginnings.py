@@ -16,14 +16,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.measure.batches import evaluation_mode
-from alignment.measure.logps import PACKING_TOLERANCE
+from alignment.models.dropout import has_dropout
 
 logger = logging.getLogger(__name__)
 # Not on GPUs: their kernels for masks are slower than those without, and none has measured what is left of the gain.
 DEVICES = ("cpu",)
 _MASKED = {"sdpa": torch.bool, "eager": torch.float32}  # kernels that take any mask, and what they take it as
-_PROVEN = "_alignment_joins_rows"
-_PROBED = 7  # tokens
+ROUNDING = 1e-4  # of a token's hidden state, in fp32
+# Of a body: tokens of the longest row and joined row that were tried; whether a try has failed.
+_PROVEN, _REFUSED = "_joins_rows_up_to", "_joins_no_rows"
 
 
 @dataclass(frozen=True)
@@ -84,38 +85,54 @@ class Pairs:
         return torch.cat([row.minimum((end[:, None] - 1).clamp(min=0)) for row, end in zip(rows, ends, strict=True)])
 
 
-def can_join(body: PreTrainedModel, input_ids: Tensor, longest: int) -> bool:
-    """Whether joined rows of up to `longest` tokens are to this model what the rows are: by its configuration, and by a try, once."""
-    if input_ids.device.type not in DEVICES:
-        return False
-    config = body.config.get_text_config()
-    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    if config._attn_implementation not in _MASKED or any(window is not None and window < longest for window in windows):
-        return False
-    if _PROVEN not in vars(body) and input_ids.numel() >= _PROBED:
-        vars(body)[_PROVEN] = _try(body, input_ids.reshape(-1)[:_PROBED])
-    return vars(body).get(_PROVEN, False)
+def may_join(body: PreTrainedModel, device: torch.device) -> bool:
+    """Whether it is worth looking for pairs: what no try can tell, and costs nothing to know."""
+    kernel = body.config.get_text_config()._attn_implementation
+    return device.type in DEVICES and kernel in _MASKED and not (body.training and has_dropout(body))
 
 
-def _try(body: PreTrainedModel, ids: Tensor) -> bool:
-    """Compares the hidden states of two short rows with those of the joined one, in the mode of an evaluation."""
+def can_join(body: PreTrainedModel, longest_row: int, longest: int) -> bool:
+    """Whether joined rows of up to `longest` tokens are to this model what rows of up to `longest_row` are: by a try at these lengths.
+
+    Layers with windows or steps of their own show only in rows that are long enough, so longer ones are tried anew.
+    """
+    proven_row, proven = vars(body).get(_PROVEN, (0, 0))
+    if longest_row <= proven_row and longest <= proven:
+        return True
+    lengths = max(longest_row, proven_row), max(longest, proven)
+    if vars(body).get(_REFUSED) or not _are_alike(body, *lengths):
+        vars(body)[_REFUSED] = True
+        return False
+    vars(body)[_PROVEN] = lengths
+    return True
+
+
+def _are_alike(body: PreTrainedModel, length: int, longest: int) -> bool:
+    """Compares the hidden states of two rows of made-up tokens with those of the joined one, in the mode of an evaluation."""
     if "position_ids" not in inspect.signature(type(body).forward).parameters:
         return False
-    rows = torch.stack([ids[:5], torch.cat([ids[:3], ids[5:]])])
-    lengths = torch.full((2,), 5, device=ids.device)
-    pairs = Pairs(lengths[:1], lengths[1:], lengths[:1] - 2)
+    config, device = body.config.get_text_config(), body.device
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(config.vocab_size, (2, length), generator=generator)
+    shared = 2 * length - longest
+    rows[1, :shared] = rows[0, :shared]
+    rows, ends = rows.to(device), torch.tensor([length], device=device)
+    pair = Pairs(ends, ends, 2 * ends - longest)
 
     def compute(**inputs: Any) -> Tensor:
         return type(body).forward(body, use_cache=False, **inputs).last_hidden_state
 
-    with evaluation_mode(body), torch.autocast(ids.device.type, enabled=False):
-        expected = compute(input_ids=rows, attention_mask=torch.ones_like(rows))
-        try:
-            joined = compute(**pairs.join(rows, 7, body.config.get_text_config()._attn_implementation))
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            logger.debug("%s takes no joined rows: %s", type(body).__name__, error)
-            return False
-    found = joined[0][pairs.places(5)]
-    gap = (found - expected).abs().max() / expected.abs().max()
-    logger.debug("hidden states of joined rows differ from the rows' own by %.1e of the greatest", gap)
-    return bool(gap <= PACKING_TOLERANCE[expected.dtype])
+    try:
+        with evaluation_mode(body), torch.autocast(device.type, enabled=False):
+            expected = compute(input_ids=rows, attention_mask=torch.ones_like(rows))
+            joined = compute(**pair.join(rows, longest, config._attn_implementation))[0]
+    except (
+        Exception
+    ) as error:  # a model's own code may refuse a mask in any way; that its rows do not fit shows without us
+        logger.debug("%s takes no joined rows: %s", type(body).__name__, error)
+        return False
+    gap = ((joined[pair.places(length)] - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
+    logger.debug(
+        "hidden states of joined rows of %d tokens: up to %.1e of a token's away from the rows' own", longest, gap
+    )
+    return expected.dtype == torch.float32 and gap <= ROUNDING

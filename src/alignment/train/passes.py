@@ -2,13 +2,13 @@
 
 Changed is what the body of a model, below its head, computes: whoever calls the model, TRL's trainers among them, gets the hidden states
 of the whole pass, and nothing above knows. Rows do not see each other and nothing sees padding, so outputs and gradients are the same but
-for rounding, whatever the architecture; of rows that begin alike that is tried first (beginnings.py).
+for rounding; of rows that begin alike that is tried first (beginnings.py).
 
 Shapes: B rows, T positions, H hidden.
 """
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.measure.batches import inner_model, is_sharded
-from alignment.train.beginnings import Pairs, can_join
+from alignment.train.beginnings import Pairs, can_join, may_join
 
 NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut one, and the part of its positions that must be saved
 # Positions of each pass of a cut one, on average: fewer would leave a GPU idle, while a core is as busy with a few rows. (No GPU has measured it.)
@@ -88,22 +88,53 @@ def _find_parts(body: PreTrainedModel, inputs: dict[str, Any]) -> Iterator[_Part
     if len(input_ids) < 2 or _wants_more(body, inputs) or is_sharded(body):
         return None
     lengths = _right_padded_lengths(mask)
-    if lengths is None:
+    if lengths is None or _depends_on_passes(body, input_ids.size(1)):
         return None
     least = 1 if input_ids.device.type == "cpu" else LEAST_ON_GPU
     counted = lengths.tolist()
     passes = cut_rows(counted, input_ids.size(1), least)
-    positions = count_positions(passes, counted) if len(passes) > 1 else input_ids.numel()
-    if len(input_ids) % 2 == 0:
+    if len(input_ids) % 2 == 0 and may_join(body, input_ids.device):
         pairs = Pairs.of(input_ids, lengths)
         joined = pairs.joined.tolist()
         joined_passes = cut_rows(joined, max(joined), least)
-        # Tokens too: rows without anything in common would be packed, and attention pays for that.
+        apart = _sizes(passes, counted) if len(passes) > 1 else [input_ids.shape]
+        # Of tokens too: rows without anything in common would be packed.
         saves = sum(joined) <= (1 - LEAST_SAVED) * sum(counted)
-        saves = saves and count_positions(joined_passes, joined) <= (1 - LEAST_SAVED) * positions
-        if saves and can_join(body, input_ids, max(joined)):
+        saves = saves and _work(body, _sizes(joined_passes, joined), 1.0) <= (1 - LEAST_SAVED) * _work(body, apart, 0.5)
+        if saves and can_join(body, max(counted), max(joined)):
             return _joined_parts(body, input_ids, pairs, joined_passes)
     return _cut_parts(input_ids, mask, passes, counted) if len(passes) > 1 else None
+
+
+def _sizes(passes: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows and positions of each pass."""
+    return [(len(rows), max(lengths[row] for row in rows)) for rows in passes]
+
+
+def _work(body: PreTrainedModel, sizes: Iterable[tuple[int, int]], attended: float) -> float:
+    """FLOPs of passes up to a factor: 24 H^2 a token of a layer, and 4 H for each position that it looks at.
+
+    Args:
+        attended: positions that a token looks at, in row lengths: half where a kernel knows that it is causal, all where it is given a mask.
+    """
+    hidden = getattr(body.config.get_text_config(), "hidden_size", 0)
+    return sum(rows * length * (6 * hidden + attended * length) for rows, length in sizes)
+
+
+def _depends_on_passes(body: PreTrainedModel, length: int) -> bool:
+    """Whether a row is something else beside other rows, so that its pass has to stay as it is.
+
+    Experts that are balanced over a pass: TRL tells a policy so with each pass, and its reference not. RoPE whose frequencies
+    go by the longest row of a pass.
+    """
+    config = body.config.get_text_config()
+    if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0):
+        return True
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    kinds = [one for one in kinds if one.get("rope_type") in ("dynamic", "longrope")]
+    known = getattr(config, "max_position_embeddings", 0)
+    return any(length > one.get("original_max_position_embeddings", known) for one in kinds)
 
 
 def _cut_parts(
@@ -125,7 +156,7 @@ def _joined_parts(
     for numbers in passes:
         rows = torch.tensor(numbers, device=device)
         taken, both = pairs.take(rows), torch.cat([rows, rows + len(input_ids) // 2])
-        longest = int(taken.joined.max())
+        longest = max(1, int(taken.joined.max()))
         begins = torch.arange(len(rows), device=device).repeat(2)[:, None] * longest
         own = taken.join(input_ids[both], longest, body.config.get_text_config()._attn_implementation)
         yield own, both, taken.places(input_ids.size(1)) + begins

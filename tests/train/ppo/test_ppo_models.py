@@ -18,6 +18,7 @@ from transformers import (
     Starcoder2ForCausalLM,
 )
 
+from alignment.models.dropout import disable_dropout
 from alignment.models.load import resolve_start
 from alignment.models.lora import add_adapter
 from alignment.recipe.model_spec import LoraSpec
@@ -28,7 +29,7 @@ from alignment.train.policy import (
     load_trainable_policy,
     load_trainable_reward_model,
 )
-from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
+from alignment.train.ppo.actor_critic import ActorCritic
 from alignment.train.ppo.rollout import collate
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18, 19, 20, 21]]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from alignment.measure.batches import inner_model
+from alignment.models.dropout import disable_dropout
 from alignment.models.lora import adapters_off
 
 
@@ -137,16 +138,3 @@ def token_values(
     finally:
         handle.remove()
     return seen[0][..., 0][before].float()
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Both kinds: modules, and the rates that attention layers keep as numbers and apply by function.
-
-    transformers 5.23's Llama with attention_dropout 0.5 gives two outputs in training mode when only modules are silenced.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # By what they are called and not from a list: StarCoder2 has a residual_dropout, MPT an attn_dropout_p.
-        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
-            setattr(module, name, 0.0)

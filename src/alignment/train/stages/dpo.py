@@ -5,6 +5,7 @@ import math
 import numpy as np
 from transformers import PreTrainedModel
 
+from alignment.models.dropout import disable_dropout
 from alignment.models.lora import ReferenceView
 from alignment.recipe.schema import DpoRecipe
 from alignment.train.arguments import make_arguments
@@ -26,6 +27,7 @@ def run(recipe: DpoRecipe, context: StageContext) -> None:
     training = open_training(recipe, context)
     arguments = make_arguments(DPOConfig, training, **make_dpo_arguments(recipe.dpo))
     policy = load_trainable_policy(training)
+    disable_dropout(policy.model)
     trainer = build_dpo_trainer(
         policy.model,
         _load_reference(training, policy),

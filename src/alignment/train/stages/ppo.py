@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from alignment.errors import RecipeError
+from alignment.models.dropout import disable_dropout
 from alignment.models.load import Start, resolve_start
 from alignment.models.tokenizer import load_tokenizer
 from alignment.recipe.schema import PpoRecipe
@@ -24,7 +25,7 @@ from alignment.train.policy import (
     load_trainable_critic,
     load_trainable_policy,
 )
-from alignment.train.ppo.actor_critic import ActorCritic, disable_dropout
+from alignment.train.ppo.actor_critic import ActorCritic
 from alignment.train.ppo.rewards import RewardModel, Rewards, load_reward_chat, read_asked
 from alignment.train.ppo.samplers import EngineSampler, Sampler, TransformersSampler
 from alignment.train.ppo.shared_base import load_on_one_base

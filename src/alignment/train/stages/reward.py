@@ -1,5 +1,6 @@
 """Reward modelling: prepared pairs to a verified sequence classifier with one score."""
 
+from alignment.models.dropout import disable_dropout
 from alignment.recipe.schema import RewardRecipe
 from alignment.train.arguments import make_arguments
 from alignment.train.context import StageContext
@@ -16,6 +17,7 @@ def run(recipe: RewardRecipe, context: StageContext) -> None:
         RewardConfig, training, center_rewards_coefficient=recipe.reward.center_rewards_coefficient, **ARGUMENTS
     )
     policy = load_trainable_reward_model(training)
+    disable_dropout(policy.model)
     trainer = build_reward_trainer(
         policy.model,
         arguments,
