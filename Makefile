@@ -21,9 +21,8 @@ quickstart: install
 	$(BIN)/python recipes/quickstart/make_world.py
 	$(OFFLINE) $(BIN)/alignment run recipes/quickstart
 
-# Two workers of one thread each: the models are tiny, and threads would only wait for each other. In the order of their names:
-# files with few tests, which are the long ones, would otherwise come last, and one worker of them in the end.
-PYTEST := OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest tests --ignore tests/gpu -n 2 --dist loadfile --no-loadscope-reorder
+# Two workers of one thread each: the models are tiny, and threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest tests --ignore tests/gpu -n 2 --dist loadfile
 
 test: install
 	$(PYTEST) -m "not slow and not acceptance" --durations=15
