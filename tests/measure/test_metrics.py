@@ -4,8 +4,8 @@ import statistics
 import pytest
 
 from alignment.errors import DataError
-from alignment.measure.metrics import METRICS, EvalRow, compute_metrics, expand_metrics, select_rows
-from alignment.recipe.metric_spec import NEEDS, MetricSpec
+from alignment.measure.metrics import METRICS, EvalRow, compute_metrics, select_rows
+from alignment.recipe.metric_spec import NEEDS, MetricSpec, expand_metrics
 
 
 def value(metric: str, rows: list[EvalRow]) -> float:

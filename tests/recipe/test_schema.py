@@ -9,7 +9,7 @@ from recipe_files import FULL
 from alignment.data.prepare_split import _columns
 from alignment.data.sources import find_source
 from alignment.errors import DataError, RecipeError
-from alignment.measure.suite import REWARD_NEEDS, TOKENS
+from alignment.measure.suite import TOKENS
 from alignment.recipe.data_spec import STAGE_FORMATS
 from alignment.recipe.loader import read_recipe
 from alignment.recipe.metric_spec import NEEDS
@@ -77,7 +77,7 @@ def test_a_metric_that_the_stage_cannot_measure_is_refused(tmp_path: Path, stage
     rows = {"pretrain": "prompt_completion", "ppo": "messages"}.get(stage, FORMATS[stage])
     found = said(tmp_path, text.replace(f"b.jsonl\n      format: {FORMATS[stage]}", f"b.jsonl\n      format: {rows}"))
     able = set(TOKENS[NEEDS[metric]]) <= set(_columns(stage, "eval")) and (
-        stage != "reward" or NEEDS[metric] in REWARD_NEEDS
+        stage != "reward" or NEEDS[metric] in ("pairs", "lengths")
     )
     able = able and {"score": stage == "ppo", "kl": stage in ("dpo", "ppo")}.get(metric, True)
     assert (

@@ -12,10 +12,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from alignment.measure.metrics import EvalRow, compute_metrics, expand_metrics
+from alignment.measure.metrics import EvalRow, compute_metrics
 from alignment.models.tokenizer import train_tokenizer
 from alignment.recipe.loader import load_recipe
-from alignment.recipe.metric_spec import MetricSpec
+from alignment.recipe.metric_spec import MetricSpec, expand_metrics
 
 STUDY = Path(__file__).parents[2] / "recipes" / "quickstart"
 EVALUATION = ("text_held_out", "recall", "sft_validation", "sft_held_out", "pairs_validation", "pairs_held_out")

@@ -191,12 +191,6 @@ METRICS: dict[str, Metric] = {
 # ------------------------------------------------------------------------------------------------ selection
 
 
-def expand_metrics(specs: Sequence[str | MetricSpec]) -> tuple[MetricSpec, ...]:
-    """Every metric as a MetricSpec with its name in the results settled."""
-    expanded = [MetricSpec(metric=spec) if isinstance(spec, str) else spec for spec in specs]
-    return tuple(spec.model_copy(update={"name": spec.name or spec.metric}) for spec in expanded)
-
-
 def _matches(columns: Mapping[str, Any], column: str, value: Any) -> bool:
     found = columns.get(column)
     return found == value and isinstance(found, bool) == isinstance(value, bool)

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.errors import DataError, RecipeError
 from alignment.measure.generation import Generation, generate_batch
 from alignment.measure.logps import completion_kl, masked_logps, reward_scores, token_logps
-from alignment.measure.metrics import Estimate, compute_metrics, expand_metrics, select_rows
+from alignment.measure.metrics import Estimate, compute_metrics, select_rows
 from alignment.measure.rows import EvalRow
-from alignment.recipe.metric_spec import NEEDS, MetricSpec
+from alignment.recipe.metric_spec import NEEDS, STAGE_NEEDS, MetricSpec, expand_metrics
 
 IGNORE_INDEX = -100
 Kind = Literal["causal", "reward"]
@@ -31,7 +31,6 @@ TOKENS = {
     "pairs": ("prompt_ids", "chosen_ids", "rejected_ids"),
     "lengths": ("chosen_ids", "rejected_ids"),
 }
-REWARD_NEEDS = {"pairs", "lengths"}
 # Scores of completions: indices of held-out rows and the rows with their completions to one score each.
 Scorer = Callable[[Sequence[int], Sequence[EvalRow]], list[float]]
 
@@ -142,8 +141,8 @@ def _check_kind(
 ) -> None:
     for spec in specs:
         need = NEEDS[spec.metric]
-        if kind == "reward" and need not in REWARD_NEEDS:
-            able = ", ".join(name for name, need in NEEDS.items() if need in REWARD_NEEDS)
+        if kind == "reward" and need not in STAGE_NEEDS["reward"]:
+            able = ", ".join(name for name, other in NEEDS.items() if other in STAGE_NEEDS["reward"])
             raise RecipeError(
                 f"metrics: {spec.metric} needs a causal model; this is a reward model, which has: {able}."
             )

@@ -1,6 +1,7 @@
 """The metrics that a recipe may name, what each of them measures, and which stages and rows have that."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from pydantic import Field
 from alignment.recipe.spec import BrokenRule, Scalar, Spec, mapping_of, sequence_of
 
 if TYPE_CHECKING:
-    from alignment.recipe.schema import Recipe
+    from alignment.recipe.schema import EvaluateRecipe, Recipe
 
 Need = Literal["generation", "score", "kl", "nll", "pairs", "lengths"]
 # Every metric of `alignment.measure.metrics.METRICS`, with the measurement that it is made from.
@@ -28,7 +29,7 @@ NEEDS: dict[str, Need] = {
     "length_only_pair_accuracy": "lengths",
 }
 MetricName = Literal[tuple(NEEDS)]
-_STAGE_NEEDS: dict[str, tuple[Need, ...]] = {
+STAGE_NEEDS: dict[str, tuple[Need, ...]] = {
     "pretrain": ("generation", "nll"),
     "sft": ("generation", "nll"),
     "reward": ("pairs", "lengths"),
@@ -50,9 +51,15 @@ class MetricSpec(Spec):
 Metrics = sequence_of(MetricName | MetricSpec)
 
 
+def expand_metrics(specs: Sequence[str | MetricSpec]) -> tuple[MetricSpec, ...]:
+    """Every metric as a MetricSpec with its name in the results settled."""
+    expanded = [MetricSpec(metric=spec) if isinstance(spec, str) else spec for spec in specs]
+    return tuple(spec.model_copy(update={"name": spec.name or spec.metric}) for spec in expanded)
+
+
 def results_have_own_names(section: Any) -> None:
     """Raises BrokenRule where two results would have one name."""
-    names = [one if isinstance(one, str) else one.name or one.metric for one in section.metrics]
+    names = [spec.name for spec in expand_metrics(section.metrics)]
     for name, count in Counter(names).items():
         if count > 1:
             last = len(names) - 1 - names[::-1].index(name)
@@ -64,8 +71,8 @@ def results_have_own_names(section: Any) -> None:
 def metrics_can_be_measured(recipe: "Recipe") -> None:
     """Raises BrokenRule for metrics that the stage's model, or rows that they would be measured on, lack the means for."""
     section = "evaluate" if recipe.stage == "evaluate" else "eval"
-    able = _STAGE_NEEDS[recipe.stage]
-    specs = [MetricSpec(metric=one) if isinstance(one, str) else one for one in getattr(recipe, section).metrics]
+    able = STAGE_NEEDS[recipe.stage]
+    specs = expand_metrics(getattr(recipe, section).metrics)
     places = {f"{section}.metrics.{index}": spec for index, spec in enumerate(specs)}
     if unable := {place: spec.metric for place, spec in places.items() if NEEDS[spec.metric] not in able}:
         has = ", ".join(name for name, need in NEEDS.items() if need in able)
@@ -82,6 +89,16 @@ def metrics_can_be_measured(recipe: "Recipe") -> None:
             raise BrokenRule(
                 f"{place}: {spec.metric} cannot be measured on held-out rows of the format {' or '.join(unfit)}; {advice}, or remove it",
                 place,
+            )
+
+
+def kl_has_other_model(recipe: "EvaluateRecipe") -> None:
+    """Raises BrokenRule for an evaluation with `kl` and nothing to compare with."""
+    for index, spec in enumerate(expand_metrics(recipe.evaluate.metrics)):
+        if spec.metric == "kl" and recipe.evaluate.against is None:
+            raise BrokenRule(
+                "evaluate.metrics: kl compares with another model; give 'evaluate.against', or remove it",
+                f"evaluate.metrics.{index}",
             )
 
 

@@ -18,7 +18,7 @@ from alignment.recipe.data_spec import (
     PromptDataSpec,
     TextDataSpec,
 )
-from alignment.recipe.metric_spec import metrics_can_be_measured
+from alignment.recipe.metric_spec import kl_has_other_model, metrics_can_be_measured
 from alignment.recipe.model_spec import (
     ChatSpec,
     LoadedModelSpec,
@@ -257,15 +257,6 @@ class PpoRecipe(Recipe):
     )
 
 
-def _kl_has_other_model(recipe: "EvaluateRecipe") -> None:
-    for index, metric in enumerate(recipe.evaluate.metrics):
-        if "kl" in (metric, getattr(metric, "metric", "")) and recipe.evaluate.against is None:
-            raise BrokenRule(
-                "evaluate.metrics: kl compares with another model; give 'evaluate.against', or remove it",
-                f"evaluate.metrics.{index}",
-            )
-
-
 class EvaluateRecipe(Recipe):
     """Measure a model on held-out rows."""
 
@@ -275,7 +266,7 @@ class EvaluateRecipe(Recipe):
     data: EvalDataSpec
     evaluate: EvaluateSpec
 
-    RULES = (*Recipe.RULES, metrics_can_be_measured, _kl_has_other_model)
+    RULES = (*Recipe.RULES, metrics_can_be_measured, kl_has_other_model)
 
 
 class CurateRecipe(Recipe):

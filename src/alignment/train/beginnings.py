@@ -128,7 +128,7 @@ def _are_alike(body: PreTrainedModel, length: int, longest: int) -> bool:
             joined = compute(**pair.join(rows, longest, config._attn_implementation))[0]
     except (
         Exception
-    ) as error:  # a model's own code may refuse a mask in any way; that its rows do not fit shows without us
+    ) as error:  # a model's own code may refuse a mask in any way; what fails without one too fails again in the pass
         logger.debug("%s takes no joined rows: %s", type(body).__name__, error)
         return False
     gap = ((joined[pair.places(length)] - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()

@@ -58,7 +58,7 @@ def cut_rows(lengths: Sequence[int], longest: int, least_positions: int = 1) -> 
 
 def count_positions(passes: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     """Positions that are computed, padding included."""
-    return sum(max(lengths[row] for row in rows) * len(rows) for rows in passes)
+    return sum(rows * longest for rows, longest in _sizes(passes, lengths))
 
 
 def _forward(self: PreTrainedModel, *args: Any, **inputs: Any) -> Any:
@@ -98,9 +98,11 @@ def _find_parts(body: PreTrainedModel, inputs: dict[str, Any]) -> Iterator[_Part
         joined = pairs.joined.tolist()
         joined_passes = cut_rows(joined, max(joined), least)
         apart = _sizes(passes, counted) if len(passes) > 1 else [input_ids.shape]
+        bound = (1 - LEAST_SAVED) * _work(body, apart, 0.5)
         # Of tokens too: rows without anything in common would be packed.
-        saves = sum(joined) <= (1 - LEAST_SAVED) * sum(counted)
-        saves = saves and _work(body, _sizes(joined_passes, joined), 1.0) <= (1 - LEAST_SAVED) * _work(body, apart, 0.5)
+        saves = (
+            sum(joined) <= (1 - LEAST_SAVED) * sum(counted) and _work(body, _sizes(joined_passes, joined), 1.0) <= bound
+        )
         if saves and can_join(body, max(counted), max(joined)):
             return _joined_parts(body, input_ids, pairs, joined_passes)
     return _cut_parts(input_ids, mask, passes, counted) if len(passes) > 1 else None

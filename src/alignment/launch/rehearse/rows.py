@@ -17,10 +17,10 @@ from alignment.errors import DataError, RecipeError
 from alignment.launch.inputs import named_sources
 from alignment.launch.rehearse.heads import TOO_LARGE, cut_heads, total_size
 from alignment.launch.rehearse.hub_rows import HubRows, fetch_rows
-from alignment.measure.metrics import METRICS, expand_metrics
+from alignment.measure.metrics import METRICS
 from alignment.measure.scorers import SCORERS
 from alignment.recipe.data_spec import SourceSpec
-from alignment.recipe.metric_spec import NEEDS, MetricSpec
+from alignment.recipe.metric_spec import NEEDS, MetricSpec, expand_metrics
 from alignment.recipe.places import means_local_data, place_data
 from alignment.recipe.schema import Recipe
 

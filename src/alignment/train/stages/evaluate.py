@@ -13,11 +13,10 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.data.prepare import Prepared, load_prepared
-from alignment.measure.metrics import expand_metrics
 from alignment.measure.suite import Measured, measure
 from alignment.models.load import Kind, Start, read_saved_dtype, resolve_start
 from alignment.models.tokenizer import load_tokenizer
-from alignment.recipe.metric_spec import NEEDS
+from alignment.recipe.metric_spec import NEEDS, expand_metrics
 from alignment.recipe.resolved import recipe_hash
 from alignment.recipe.schema import EvaluateRecipe
 from alignment.report.card import write_card
