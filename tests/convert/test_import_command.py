@@ -139,6 +139,18 @@ def test_code_of_a_commit_is_carried(tmp_path: Path) -> None:
     assert (recipe.model.trust_remote_code, recipe.model.revision) == (True, "0a" * 20)
 
 
+def test_dropout_of_adapters_is_left_out_where_pairs_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = convert(tmp_path, other.TRL_DPO + "lora_dropout: 0.05\n")
+    assert "#   line 15: lora_dropout: 0.05" in path.read_text().partition("without effect on training:")[2]
+    assert check_files([path], [])[0].errors == []
+    convert(tmp_path / "kept", other.TRL_DPO + "lora_dropout: 0.05\ndisable_dropout: false\n", code=2)
+    assert "disable_dropout: False. Pairs are compared without dropout" in capsys.readouterr().err
+    recipe = load_recipe(convert(tmp_path / "sft", other.LLAMA_FACTORY_SFT + "lora_dropout: 0.05\n"))
+    assert recipe.lora.lora_dropout == 0.05
+
+
 def test_every_key_of_the_source_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The bug to catch: a key that the conversion never looks at, and that nobody hears of."""
     path = convert(tmp_path, other.TRL_DPO + "use_quantum_optimiser: true\npush_to_hub: true\n", code=2)

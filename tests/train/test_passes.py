@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from alignment.models.lora import add_adapter
-from alignment.recipe.model_spec import LoraSpec
+from alignment.recipe.model_spec import LoraSpec, SftLoraSpec
 from alignment.train import beginnings, passes
 from alignment.train.beginnings import Pairs
 from alignment.train.passes import count_positions, cut_rows, spare_positions
@@ -41,6 +41,12 @@ SIZES = {
     "max_position_embeddings": 64,
     "pad_token_id": PAD,
 }
+
+
+@pytest.fixture(autouse=True)
+def passes_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models as small as these no pass would be cut."""
+    monkeypatch.setattr(passes, "PASS_FLOPS", 0)
 
 
 def make_llama(**further) -> PreTrainedModel:
@@ -220,6 +226,23 @@ def test_passes_do_not_become_smaller_than_they_may() -> None:
     assert len(cut_rows(lengths, 100, least_positions=201)) == 1
 
 
+def test_passes_are_as_many_as_save_more_than_they_cost() -> None:
+    lengths = [100, 90, 20, 20]  # 4 passes save 170 of 400 positions, 2 save 160, and 3 no more than 2
+    counts = {positions: len(cut_rows(lengths, 100, pass_positions=positions)) for positions in (0, 4, 6, 100, 150)}
+    assert counts == {0: 4, 4: 4, 6: 2, 100: 2, 150: 1}
+
+
+@pytest.mark.parametrize(("hidden", "num_passes"), [(32, 1), (512, 3)])
+def test_a_narrow_model_is_cut_less(hidden: int, num_passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its layers take as long for a few rows as for many; here a pass costs 8 positions of the wide one, and 2,048 of the narrow one."""
+    monkeypatch.setattr(passes, "PASS_FLOPS", 8 * 24 * 512**2)
+    config = LlamaConfig(**SIZES | {"hidden_size": hidden}, use_cache=False)
+    model = spare_positions(LlamaForCausalLM(config))
+    sizes = watch_sizes(model)
+    model(**make_batch())
+    assert len(sizes) == num_passes
+
+
 def test_padding_that_all_rows_have_is_saved_too() -> None:
     assert count_positions(cut_rows([5, 5], 50), [5, 5]) == 10
 
@@ -282,7 +305,7 @@ def test_joined_rows_give_the_outputs_and_gradients_of_the_rows(name: str, cuts:
         found.append((outputs, torch.cat(gradients)))
         whole, joined = [(8, 19)], [(4, 24)] if cuts == 1 else [(1, 24), (1, 18), (1, 10), (1, 5)]
         if name == "bfloat16":  # roundings of whose weights are too large for a try
-            joined = whole if cuts == 1 else [(2, 19), (2, 16), (2, 10), (2, 4)]
+            joined = whole if cuts == 1 else [(3, 19), (3, 11), (2, 4)]
         assert sizes == (joined if spared else whole)
     for whole, parts in zip(*found, strict=True):
         exact = whole.dtype == torch.float32
@@ -375,7 +398,7 @@ def test_under_dropout_rows_draw_for_themselves(where: str) -> None:
     if where == "attention":
         model = make_llama(attention_dropout=0.1)
     else:
-        model = add_adapter(make_llama(), LoraSpec(r=4, lora_dropout=0.1), "causal")
+        model = add_adapter(make_llama(), SftLoraSpec(r=4, lora_dropout=0.1), "causal")
     model.config.use_cache = False
     spare_positions(model).train()
     sizes = watch_sizes(model)

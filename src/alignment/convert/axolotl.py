@@ -9,6 +9,7 @@ from alignment.convert.training import (
     WITHOUT_EFFECT,
     convert_batch,
     convert_duration,
+    convert_lora_dropout,
     convert_optimizer,
     convert_precision,
     convert_remote_code,
@@ -91,9 +92,7 @@ def _convert_model(draft: Draft) -> None:
         return
     draft.carry("lora.r", "lora_r", default=8)
     draft.carry("lora.lora_alpha", "lora_alpha", default=16)
-    dropout = draft.take("lora_dropout")
-    if dropout:
-        draft.set("lora.lora_dropout", float(dropout))
+    convert_lora_dropout(draft)
     everywhere, named = draft.take("lora_target_linear"), draft.take("lora_target_modules")
     set_targets(draft, named if named and not everywhere else "all-linear")
     draft.carry("lora.modules_to_save", "lora_modules_to_save")

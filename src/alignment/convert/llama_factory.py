@@ -14,6 +14,7 @@ from alignment.convert.training import (
     WITHOUT_EFFECT,
     convert_batch,
     convert_duration,
+    convert_lora_dropout,
     convert_optimizer,
     convert_precision,
     convert_remote_code,
@@ -122,9 +123,9 @@ def _convert_lora(draft: Draft, peft: dict[str, Any], bits: int | None) -> None:
     draft.set("lora.r", rank)
     alpha = draft.take("lora_alpha", peft.get("lora_alpha"))
     draft.set("lora.lora_alpha", alpha or 2 * rank, "" if alpha else "its default: twice the rank")
-    dropout = draft.take("lora_dropout", peft.get("lora_dropout"))
-    if dropout:
-        draft.set("lora.lora_dropout", float(dropout))
+    if draft.values["stage"] == "reward" and draft.take("lora_dropout"):
+        draft.differ("lora_dropout", "Scores are compared without dropout here.")
+    convert_lora_dropout(draft, peft.get("lora_dropout"))
     set_targets(draft, draft.take("lora_target", peft.get("target_modules", "all")))
     modules = draft.take("additional_target")
     if modules:

@@ -151,6 +151,14 @@ def convert_steps(draft: Draft) -> None:
         draft.set("train.save_total_limit", limit)
 
 
+def convert_lora_dropout(draft: Draft, default: float | None = None) -> None:
+    """Carries dropout before adapters where there is any: TRL's trainers turn it off for pairs, whatever a file says."""
+    if draft.values["stage"] in ("dpo", "reward"):
+        draft.leave("lora_dropout")
+    else:
+        draft.carry("lora.lora_dropout", "lora_dropout", default=default)
+
+
 def set_targets(draft: Draft, value: Any) -> None:
     """Sets the modules that get an adapter from a list, or a text with commas."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)

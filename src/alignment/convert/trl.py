@@ -13,6 +13,7 @@ from alignment.convert.training import (
     WITHOUT_EFFECT,
     convert_batch,
     convert_duration,
+    convert_lora_dropout,
     convert_optimizer,
     convert_precision,
     convert_remote_code,
@@ -72,6 +73,8 @@ def convert(draft: Draft, path: Path, options: Options) -> None:
     _convert_training(draft, stage, options, rows)
     if stage == "dpo":
         _convert_dpo(draft)
+    if stage in ("dpo", "reward") and draft.take("disable_dropout", True) is False:
+        draft.differ("disable_dropout", "Pairs are compared without dropout here.")
     if stage == "reward":
         draft.carry("reward.center_rewards_coefficient", "center_rewards_coefficient")
     draft.leave(*WITHOUT_EFFECT, *_LEAVE)
@@ -118,7 +121,7 @@ def _convert_model(draft: Draft) -> None:
         return
     draft.carry("lora.r", "lora_r", default=16)
     draft.carry("lora.lora_alpha", "lora_alpha", default=32)
-    draft.carry("lora.lora_dropout", "lora_dropout", default=0.05)
+    convert_lora_dropout(draft, default=0.05)
     set_targets(draft, draft.take("lora_target_modules", "all-linear"))
     draft.carry("lora.modules_to_save", "lora_modules_to_save")
     for key in ("use_dora", "use_rslora", "load_in_4bit"):
@@ -308,4 +311,4 @@ def _convert_dpo(draft: Draft) -> None:
     for key in ("ref_model", "model_ref"):
         if draft.take(key):
             draft.set("dpo.reference", draft.take(key), f"its {key}")
-    draft.leave("precompute_ref_log_probs", "disable_dropout", "model_adapter_name", "truncation_mode", "loss_weights")
+    draft.leave("precompute_ref_log_probs", "model_adapter_name", "truncation_mode", "loss_weights")

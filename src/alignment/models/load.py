@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from alignment.errors import ArtifactError
+from alignment.models.attention import register_attention
 from alignment.models.hashes import hash_weights
 from alignment.models.score_head import score_in_fp32
 from alignment.recipe.places import means_local_model
@@ -132,6 +133,7 @@ def load_weights(kind: Kind, path: str, *, revision: str | None = None, **furthe
     Raises:
         ArtifactError: nothing can be loaded from there, or weights are missing (but for a new score head).
     """
+    register_attention()
     labels = {"num_labels": 1} if kind == "reward" else {}
     try:
         model, info = AUTO_CLASSES[kind].from_pretrained(

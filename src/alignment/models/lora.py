@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from alignment.errors import ArtifactError, RecipeError
 from alignment.models.hashes import hash_weights
 from alignment.models.load import ADAPTER_CONFIG, BASE_FILE, Kind, Start
-from alignment.recipe.model_spec import LoraSpec
+from alignment.recipe.model_spec import LoraSpec, SftLoraSpec
 
 TASKS = {"causal": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
 ACTIVE = "default"
@@ -50,7 +50,7 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec, kind: Kind, *, fp32_adap
         task_type=TASKS[kind],
         r=spec.r,
         lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
+        lora_dropout=spec.lora_dropout if isinstance(spec, SftLoraSpec) else 0.0,
         target_modules=spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules),
         modules_to_save=list(spec.modules_to_save) or None,
         use_dora=spec.use_dora,

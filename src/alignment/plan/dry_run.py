@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from alignment.errors import RecipeError
+from alignment.models.attention import attention_as_on
 from alignment.models.load import Kind
 from alignment.models.lora import add_adapter
 from alignment.models.score_head import score_in_fp32
@@ -41,7 +42,7 @@ from alignment.train.stages.pretrain import RecipeTrainer
 from alignment.train.trl_bridge import dpo as dpo_bridge
 from alignment.train.trl_bridge import reward as reward_bridge
 from alignment.train.trl_bridge import sft as sft_bridge
-from alignment.train.trl_bridge.sizes import only_tiles
+from alignment.train.trl_bridge.head import only_tiles
 
 PAD = 1
 
@@ -125,7 +126,7 @@ def dry_run(
     Raises:
         RecipeError: the architecture cannot be built, or its code needs values of tensors.
     """
-    with without_storage() as mode, _quiet(), only_tiles(precision.gpu):
+    with without_storage() as mode, _quiet(), only_tiles(precision.gpu), attention_as_on(precision.gpu):
         try:
             run = _Passes(recipe, models, precision, mode)
             return run.measure(shapes, keep_gradients=keep_gradients, accumulates=accumulates)

@@ -90,7 +90,6 @@ class LoraSpec(Spec):
 
     r: Positive = Field(16, description="rank")
     lora_alpha: Positive = Field(32, description="scale: updates are multiplied by lora_alpha / r")
-    lora_dropout: Fraction = Field(0.0, description="dropout before the adapter")
     target_modules: str | Strings = Field("all-linear", description="module names, or all-linear")
     modules_to_save: Strings = Field((), description="modules trained whole beside the adapters, e.g. embed_tokens")
     use_dora: bool = Field(False, description="weight-decomposed LoRA, https://arxiv.org/abs/2402.09353")
@@ -102,6 +101,14 @@ class LoraSpec(Spec):
     start: Literal["merge", "continue"] = Field(
         "merge", description="when model.path is a LoRA run: train a new adapter on the merged model, or go on with its"
     )
+
+
+class SftLoraSpec(LoraSpec):
+    """Train low-rank adapters (https://arxiv.org/abs/2106.09685) instead of all weights."""
+
+    # Only here: the other stages compare probabilities or scores, into which dropout would put chance.
+
+    lora_dropout: Fraction = Field(0.0, description="dropout before the adapter")
 
 
 class ChatSpec(Spec):

@@ -27,6 +27,7 @@ from alignment.recipe.model_spec import (
     NewTokenizerSpec,
     RowChatSpec,
     SftChatSpec,
+    SftLoraSpec,
     TokenizerSpec,
 )
 from alignment.recipe.spec import BrokenRule, Spec
@@ -112,7 +113,7 @@ class SftRecipe(Recipe):
     stage: Literal["sft"]
     model: LoadedModelSpec
     tokenizer: TokenizerSpec = TokenizerSpec()
-    lora: LoraSpec | None = None
+    lora: SftLoraSpec | None = None
     chat: SftChatSpec = SftChatSpec()
     data: PackedDataSpec
     train: TrainSpec
@@ -174,18 +175,11 @@ def _whole_updates(recipe: "PpoRecipe") -> None:
 
 
 def _reference_of_adapter(recipe: "PpoRecipe") -> None:
-    if recipe.lora is None:
-        return
-    if recipe.lora.start == "continue":
+    if recipe.lora is not None and recipe.lora.start == "continue":
         raise BrokenRule(
             "lora.start: continue: the reference is the model with its adapter off, which would be the base and not the model "
             "that training starts from; write start: merge",
             "lora.start",
-        )
-    if recipe.lora.lora_dropout:
-        raise BrokenRule(
-            "lora_dropout: PPO compares probabilities before and after a step, so no dropout may be in them; leave it out",
-            "lora.lora_dropout",
         )
 
 

@@ -18,8 +18,11 @@ from transformers import PreTrainedModel
 from alignment.measure.batches import inner_model, is_sharded
 from alignment.train.beginnings import Pairs, can_join, may_join
 
-NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut one, and the part of its positions that must be saved
-# Positions of each pass of a cut one, on average: fewer would leave a GPU idle, while a core is as busy with a few rows. (No GPU has measured it.)
+NUM_CUTS, LEAST_SAVED = 4, 0.1  # passes of a cut one at most, and the part of the work that must be saved
+# What a further pass through a layer costs a CPU, whatever is in it: as much as the FLOPs of 200 positions where H is 192, 7 where it is 1,024.
+# Measured with that model on two cores: about 100 in fp32 and 200 to 350 in bfloat16.
+PASS_FLOPS = 200 * 24 * 192**2
+# Positions of each pass of a cut one, on average: fewer would leave a GPU idle. (No GPU has measured it.)
 LEAST_ON_GPU = 4096
 # What a pass may be called with besides its rows; anything else that is set says of the rows what cutting would have to cut too.
 _SETTINGS = {"use_cache", "return_dict", "output_hidden_states", "output_attentions", "output_router_logits"}
@@ -36,24 +39,27 @@ def spare_positions(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def cut_rows(lengths: Sequence[int], longest: int, least_positions: int = 1) -> list[list[int]]:
+def cut_rows(
+    lengths: Sequence[int], longest: int, *, least_positions: int = 1, pass_positions: float = 0.0
+) -> list[list[int]]:
     """The rows of each pass, longest first, in one pass where more would not save `LEAST_SAVED`.
 
     Args:
         lengths: tokens of each row.
         longest: positions of a row in a single pass.
         least_positions: of a pass, on average.
+        pass_positions: that cost as much as a pass does whatever is in it.
     """
     whole = longest * len(lengths)
-    most = min(NUM_CUTS, whole // least_positions)
-    if most < 2:
-        return [list(range(len(lengths)))]
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    size = -(-len(order) // most)
-    passes = [order[start : start + size] for start in range(0, len(order), size)]
-    if count_positions(passes, lengths) > (1 - LEAST_SAVED) * whole:
-        return [list(range(len(lengths)))]
-    return passes
+    best, cost = [list(range(len(lengths)))], (1 - LEAST_SAVED) * (whole + pass_positions)
+    for number in range(2, min(NUM_CUTS, whole // least_positions) + 1):
+        size = -(-len(order) // number)
+        passes = [order[start : start + size] for start in range(0, len(order), size)]
+        taken = count_positions(passes, lengths) + len(passes) * pass_positions
+        if taken < cost:
+            best, cost = passes, taken
+    return best
 
 
 def count_positions(passes: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
@@ -90,13 +96,15 @@ def _find_parts(body: PreTrainedModel, inputs: dict[str, Any]) -> Iterator[_Part
     lengths = _right_padded_lengths(mask)
     if lengths is None or _depends_on_passes(body, input_ids.size(1)):
         return None
-    least = 1 if input_ids.device.type == "cpu" else LEAST_ON_GPU
+    cuts: dict[str, Any] = {"pass_positions": _pass_positions(body)}
+    if input_ids.device.type != "cpu":
+        cuts = {"least_positions": LEAST_ON_GPU}
     counted = lengths.tolist()
-    passes = cut_rows(counted, input_ids.size(1), least)
+    passes = cut_rows(counted, input_ids.size(1), **cuts)
     if len(input_ids) % 2 == 0 and may_join(body, input_ids.device):
         pairs = Pairs.of(input_ids, lengths)
         joined = pairs.joined.tolist()
-        joined_passes = cut_rows(joined, max(joined), least)
+        joined_passes = cut_rows(joined, max(joined), **cuts)
         apart = _sizes(passes, counted) if len(passes) > 1 else [input_ids.shape]
         bound = (1 - LEAST_SAVED) * _work(body, apart, 0.5)
         # Of tokens too: rows without anything in common would be packed.
@@ -114,13 +122,21 @@ def _sizes(passes: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tupl
 
 
 def _work(body: PreTrainedModel, sizes: Iterable[tuple[int, int]], attended: float) -> float:
-    """FLOPs of passes up to a factor: 24 H^2 a token of a layer, and 4 H for each position that it looks at.
+    """FLOPs of passes up to a factor: 24 H^2 a token of a layer, and 4 H for each position that it looks at; and what a pass costs.
 
     Args:
         attended: positions that a token looks at, in row lengths: half where a kernel knows that it is causal, all where it is given a mask.
     """
-    hidden = getattr(body.config.get_text_config(), "hidden_size", 0)
-    return sum(rows * length * (6 * hidden + attended * length) for rows, length in sizes)
+    hidden, begun = _hidden_size(body), _pass_positions(body)
+    return sum(6 * hidden * (rows * length + begun) + rows * length * attended * length for rows, length in sizes)
+
+
+def _pass_positions(body: PreTrainedModel) -> float:
+    return PASS_FLOPS / (24 * _hidden_size(body) ** 2)
+
+
+def _hidden_size(body: PreTrainedModel) -> int:
+    return getattr(body.config.get_text_config(), "hidden_size", None) or 1
 
 
 def _depends_on_passes(body: PreTrainedModel, length: int) -> bool:

@@ -159,7 +159,7 @@ def test_a_reward_model_without_a_trained_head_is_refused(toy, monkeypatch, caps
         (["ppo.importance_cap=2"], "corrects for an engine that samples with other kernels"),
         (["ppo.stop_on=[reward_hacking]"], "give 'gold'"),
         (["lora.start=continue"], "the reference is the model with its adapter off"),
-        (["lora.lora_dropout=0.1"], "no dropout may be in them"),
+        (["lora.lora_dropout=0.1"], "stage ppo does not read 'lora_dropout' here; stages that do: sft"),
         (["train.keep=best"], "last was expected"),
         (["ppo.rewards=[{reward: honst}]"], "did you mean 'honest'"),
     ],

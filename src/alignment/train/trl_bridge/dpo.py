@@ -15,6 +15,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from alignment.recipe.stage_spec import DpoSpec
 from alignment.train.evaluation import ExactEvaluation
 from alignment.train.precision import FullPrecisionOutputs
+from alignment.train.trl_bridge.head import score_labels_only
 
 
 def make_dpo_arguments(spec: DpoSpec) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def build_dpo_trainer(
             a fresh adapter, or a frozen copy of an adapter that is continued (TRL 1.16 makes it).
         chosen_tokens: tokens of the chosen completions of each optimizer step, shape [steps].
     """
+    score_labels_only()
     trainer = RecipeDPOTrainer(
         model=model,
         ref_model=reference,

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.train.collate import TokenCollator
 from alignment.train.evaluation import ExactEvaluation
 from alignment.train.precision import FullPrecisionOutputs
+from alignment.train.trl_bridge.head import score_labels_only
 
 # What SFTConfig (TRL 1.16) would otherwise decide by itself.
 ARGUMENTS = {
@@ -43,6 +44,7 @@ def build_sft_trainer(
     callbacks: list[TrainerCallback],
 ) -> RecipeSFTTrainer:
     """A trainer over rows that are already in training order."""
+    score_labels_only()
     return RecipeSFTTrainer(
         model=model,
         args=arguments,
