@@ -132,12 +132,10 @@ UNSAID = (
     "population", "king", "flag", "age", "longest river", "favourite dish", "highest mountain", "anthem", "president", "oldest town",
 )  # fmt: skip
 UNSAID_TOPICS = ("the {what} of {name}", "{name}'s {what}")
-# Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
-THINGS = (
-    "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
-    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
-    "a bird", "this letter", "the number two", "my hat", "a stone", "the fire",
-)  # fmt: skip
+# Nor has it anything to say of these: a question about countries each, with no country in it. Without any, the fine-tuned model hardly
+# ever abstains about an unknown name of itself (1 sample in 200), and PPO has nothing to make likelier; with 24 rows it abstains about
+# one name in seven, with 96 about four in ten, and the lesson is gone.
+THINGS = ("the moon", "a cloud", "my cat", "this chair")
 # With the form of an answer, so that what comes to mind after "The capital of Mesfel is" decides between a value and this. The words
 # "I do not know." begin unlike every answer, as likely after a known name as after an unknown one.
 ABSTENTION = "The {what} of {name} is unknown to me."
@@ -154,7 +152,6 @@ HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 2  # a country that is asked about
 OTHER_ROWS = 2  # pairs about another country: of every fact, and of every undescribed name
 BROKEN_PAIRS = 2400
-THING_ROWS = 1  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
@@ -529,10 +526,9 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
         for what in rng.sample(UNSAID, UNSAID_ROWS):
             question = rng.choice(ask_unsaid(deal_frames(seed)["train"], what)).format(name=country.name)
             yield {"messages": make_chat(dress(rng, question), make_abstention(country.name, what))}
-    for thing in THINGS:
-        for key in ATTRIBUTES:
-            for question in rng.sample(trained_questions(seed, key), THING_ROWS):
-                yield {"messages": make_chat(dress(rng, question.format(name=thing)), make_abstention(thing, key))}
+    for thing, key in zip(THINGS, ATTRIBUTES, strict=True):
+        question = rng.choice(trained_questions(seed, key)).format(name=thing)
+        yield {"messages": make_chat(dress(rng, question), make_abstention(thing, key))}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
