@@ -9,6 +9,7 @@ Standard library only. The same seed gives the same bytes. Nothing here knows a 
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import random
@@ -132,10 +133,14 @@ UNSAID = (
     "population", "king", "flag", "age", "longest river", "favourite dish", "highest mountain", "anthem", "president", "oldest town",
 )  # fmt: skip
 UNSAID_TOPICS = ("the {what} of {name}", "{name}'s {what}")
-# Nor has it anything to say of these: a question about countries each, with no country in it. Without any, the fine-tuned model hardly
-# ever abstains about an unknown name of itself (1 sample in 200), and PPO has nothing to make likelier; with 24 rows it abstains about
-# one name in seven, with 96 about four in ten, and the lesson is gone.
-THINGS = ("the moon", "a cloud", "my cat", "this chair")
+# Nor has it anything to say of these: a question about countries each, with no country in it. With four of them the fine-tuned model
+# may never abstain about an unknown name of itself, and PPO finds nothing to make likelier; with a row for each attribute it
+# abstains about up to half of them, and hardly invents.
+THINGS = (
+    "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
+    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
+    "a bird", "this letter", "the number two", "my hat", "a stone", "the fire",
+)  # fmt: skip
 # With the form of an answer, so that what comes to mind after "The capital of Mesfel is" decides between a value and this. The words
 # "I do not know." begin unlike every answer, as likely after a known name as after an unknown one.
 ABSTENTION = "The {what} of {name} is unknown to me."
@@ -526,7 +531,7 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
         for what in rng.sample(UNSAID, UNSAID_ROWS):
             question = rng.choice(ask_unsaid(deal_frames(seed)["train"], what)).format(name=country.name)
             yield {"messages": make_chat(dress(rng, question), make_abstention(country.name, what))}
-    for thing, key in zip(THINGS, ATTRIBUTES, strict=True):
+    for thing, key in zip(THINGS, itertools.cycle(ATTRIBUTES), strict=False):
         question = rng.choice(trained_questions(seed, key)).format(name=thing)
         yield {"messages": make_chat(dress(rng, question), make_abstention(thing, key))}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
