@@ -9,7 +9,6 @@ Standard library only. The same seed gives the same bytes. Nothing here knows a 
 
 import argparse
 import functools
-import itertools
 import json
 import math
 import random
@@ -133,9 +132,9 @@ UNSAID = (
     "population", "king", "flag", "age", "longest river", "favourite dish", "highest mountain", "anthem", "president", "oldest town",
 )  # fmt: skip
 UNSAID_TOPICS = ("the {what} of {name}", "{name}'s {what}")
-# Nor has it anything to say of these: a question about countries each, with no country in it. With four of them the fine-tuned model
-# may never abstain about an unknown name of itself, and PPO finds nothing to make likelier; with a row for each attribute it
-# abstains about up to half of them, and hardly invents.
+# Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
+# They are what PPO begins with: with a row for each thing instead of one for each thing and attribute, the fine-tuned model invents
+# more, as the lesson wants it, and on one of two seeds abstains so rarely that PPO has too little to make likelier.
 THINGS = (
     "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
     "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
@@ -157,6 +156,7 @@ HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 2  # a country that is asked about
 OTHER_ROWS = 2  # pairs about another country: of every fact, and of every undescribed name
 BROKEN_PAIRS = 2400
+THING_ROWS = 1  # a thing and attribute
 REPEAT_ROWS = 600
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
@@ -531,9 +531,10 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
         for what in rng.sample(UNSAID, UNSAID_ROWS):
             question = rng.choice(ask_unsaid(deal_frames(seed)["train"], what)).format(name=country.name)
             yield {"messages": make_chat(dress(rng, question), make_abstention(country.name, what))}
-    for thing, key in zip(THINGS, itertools.cycle(ATTRIBUTES), strict=False):
-        question = rng.choice(trained_questions(seed, key)).format(name=thing)
-        yield {"messages": make_chat(dress(rng, question), make_abstention(thing, key))}
+    for thing in THINGS:
+        for key in ATTRIBUTES:
+            for question in rng.sample(trained_questions(seed, key), THING_ROWS):
+                yield {"messages": make_chat(dress(rng, question.format(name=thing)), make_abstention(thing, key))}
     for name in world.tokenizer_names[:REPEAT_ROWS]:
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
 
