@@ -22,6 +22,7 @@ from alignment.models.dropout import disable_dropout
 from alignment.models.load import resolve_start
 from alignment.models.lora import add_adapter
 from alignment.recipe.model_spec import LoraSpec
+from alignment.train import passes
 from alignment.train.passes import spare_positions
 from alignment.train.policy import (
     load_frozen,
@@ -94,6 +95,13 @@ def test_padding_changes_nothing(name: str) -> None:
 LONG_AND_SHORT = [list(range(5, 30)), list(range(5, 20)), list(range(4, 12)), [7, 8, 9], [6, 7, 8], [5, 6]]
 
 
+@pytest.fixture
+def passes_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models as small as these no pass would be cut."""
+    monkeypatch.setattr(passes, "PASS_FLOPS", 0)
+
+
+@pytest.mark.usefixtures("passes_cost_nothing")
 @pytest.mark.parametrize("name", MODELS)
 def test_passes_that_are_cut_to_save_padding_give_the_same_and_the_same_gradients(name: str) -> None:
     found = []
@@ -194,6 +202,7 @@ def test_the_reference_of_an_adapter_is_the_model_below_it() -> None:
     assert all(parameter.requires_grad for name, parameter in policy.named_parameters() if "lora_" in name)
 
 
+@pytest.mark.usefixtures("passes_cost_nothing")
 def test_every_model_that_a_run_loads_is_cut(toy: Path) -> None:
     """Of any stage: trained models are settled, and a frozen reference is loaded, in one place each."""
     training = toy_ppo.open_toy(toy)
