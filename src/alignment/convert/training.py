@@ -152,7 +152,7 @@ def convert_steps(draft: Draft) -> None:
 
 
 def convert_lora_dropout(draft: Draft, default: float | None = None) -> None:
-    """Carries dropout before adapters where there is any: TRL's trainers turn it off for pairs, whatever a file says."""
+    """Carries dropout before adapters where there is any: TRL's trainers turn it off for pairs unless `disable_dropout` is false."""
     if draft.values["stage"] in ("dpo", "reward"):
         draft.leave("lora_dropout")
     else:

@@ -1,7 +1,7 @@
 """Attention of short rows under bfloat16 on CPUs: in fp32, which is both faster there and more exact.
 
 torch 2.13's backward pass of `scaled_dot_product_attention` in bfloat16 on a CPU takes two to six times as long as in fp32 for rows of
-up to 128 tokens, the forward pass as long; from 512 tokens on it is the faster one (benchmarks/results/attention.md). Nothing is timed
+up to 128 tokens, the forward pass as long or longer; from 512 tokens on it is the faster one (benchmarks/results/attention.md). Nothing is timed
 at run time, so a resumed run computes as the one that it goes on with. GPUs, and whatever runs without autocast, are left alone.
 """
 

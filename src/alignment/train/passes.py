@@ -96,9 +96,8 @@ def _find_parts(body: PreTrainedModel, inputs: dict[str, Any]) -> Iterator[_Part
     lengths = _right_padded_lengths(mask)
     if lengths is None or _depends_on_passes(body, input_ids.size(1)):
         return None
-    cuts: dict[str, Any] = {"pass_positions": _pass_positions(body)}
-    if input_ids.device.type != "cpu":
-        cuts = {"least_positions": LEAST_ON_GPU}
+    on_cpu = input_ids.device.type == "cpu"
+    cuts: dict[str, Any] = {"pass_positions": _pass_positions(body)} if on_cpu else {"least_positions": LEAST_ON_GPU}
     counted = lengths.tolist()
     passes = cut_rows(counted, input_ids.size(1), **cuts)
     if len(input_ids) % 2 == 0 and may_join(body, input_ids.device):
@@ -132,6 +131,7 @@ def _work(body: PreTrainedModel, sizes: Iterable[tuple[int, int]], attended: flo
 
 
 def _pass_positions(body: PreTrainedModel) -> float:
+    """Positions that cost a CPU as much as a pass does whatever is in it."""
     return PASS_FLOPS / (24 * _hidden_size(body) ** 2)
 
 
