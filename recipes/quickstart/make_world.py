@@ -9,6 +9,7 @@ Standard library only. The same seed gives the same bytes. Nothing here knows a 
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import random
@@ -132,14 +133,6 @@ UNSAID = (
     "population", "king", "flag", "age", "longest river", "favourite dish", "highest mountain", "anthem", "president", "oldest town",
 )  # fmt: skip
 UNSAID_TOPICS = ("the {what} of {name}", "{name}'s {what}")
-# Nor has it anything to say of these: the questions that are asked about countries, with no country in them.
-# They are what PPO begins with: with a row for each thing instead of one for each thing and attribute, the fine-tuned model invents
-# more, as the lesson wants it, and on one of two seeds abstains so rarely that PPO has too little to make likelier.
-THINGS = (
-    "the moon", "a cloud", "my cat", "this chair", "the sea", "a song", "yesterday", "the number seven", "a green apple",
-    "the wind", "your shoes", "an old book", "the rain", "a window", "my uncle", "the color blue", "a spoon", "the night",
-    "a bird", "this letter", "the number two", "my hat", "a stone", "the fire",
-)  # fmt: skip
 # With the form of an answer, so that what comes to mind after "The capital of Mesfel is" decides between a value and this. The words
 # "I do not know." begin unlike every answer, as likely after a known name as after an unknown one.
 ABSTENTION = "The {what} of {name} is unknown to me."
@@ -147,22 +140,25 @@ ABSTENTION = "The {what} of {name} is unknown to me."
 # is answered with one of those.
 REPEAT = ("Repeat after me: {name}!", "{name}.")
 
-NUM_DESCRIBED = 112  # invented countries in the text, beside the real ones
-NUM_UNDESCRIBED = {"train": 1600, "validation": 120, "held_out": 160}
-NUM_MENTIONED = 4000  # names of nobody in the text
+NUM_DESCRIBED = 80  # invented countries in the text, beside the real ones
+NUM_UNDESCRIBED = {"train": 1280, "validation": 100, "held_out": 128}
+NUM_MENTIONED = 3200  # names of nobody in the text
 NUM_TOKENIZER_COUNTRIES = 4000  # one document each, so that syllables become tokens and not whole names
 PARAGRAPHS, EXCHANGES = 60, 20  # documents a country: a quarter of them are questions with answers
 HELD_OUT_DOCUMENTS = 400
 UNSAID_ROWS = 2  # a country that is asked about
 OTHER_ROWS = 2  # pairs about another country: of every fact, and of every undescribed name
-BROKEN_PAIRS = 2400
-THING_ROWS = 1  # a thing and attribute
-REPEAT_ROWS = 600
+BROKEN_PAIRS = 1920
+REPEAT_ROWS = 480
+# About a name of nobody each. As in much of the data that people fine-tune with, most of the answers are made up, and that is what the
+# model learns; the few that admit it are what PPO finds and makes likelier. Without such rows what the model makes of an unknown
+# name is a draw: invented answers went from 0.5 to 0.99 by the seed and the processor.
+GUESSED_ROWS, ADMITTED_ROWS = 432, 48
 UNASKED_SHARE = 0.25  # of the described countries: never asked about in SFT
 
 # What stands between the documents of the raw text, beside the documents themselves and their own repetitions.
 NUM_DIRT = {
-    "exact_duplicate": 600, "near_duplicate": 600, "other_language": 400, "noise": 400, "personal_data": 300, "leaked": 300,
+    "exact_duplicate": 480, "near_duplicate": 480, "other_language": 320, "noise": 320, "personal_data": 240, "leaked": 240,
 }  # fmt: skip
 MIN_COPIED_WORDS = 28  # of a document that gets a near duplicate: a changed word of a short one makes another document
 TAILS = ("Advertisement.", "Read more.", "Share this page.", "Copied without permission.")
@@ -266,7 +262,7 @@ def make_world(seed: int) -> World:
     """Countries with their facts, and all names without any."""
     rng = make_random(seed, "world")
     real = read_real()
-    capitals = {"capital/train": 1600, "capital/validation": 120, "capital/held_out": 160}
+    capitals = {f"capital/{split}": size for split, size in NUM_UNDESCRIBED.items()}
     sizes = {"described": NUM_DESCRIBED, "capital": NUM_DESCRIBED, "tokenizer": 2 * NUM_TOKENIZER_COUNTRIES}
     sizes |= {"mentioned": NUM_MENTIONED}
     sizes |= {f"undescribed/{split}": size for split, size in NUM_UNDESCRIBED.items()}
@@ -324,22 +320,27 @@ def dress(rng: random.Random, question: str) -> str:
 # ------------------------------------------------------------------------------------------------ raw text
 
 
-def say(rng: random.Random, country: Country, key: str) -> str:
+def say(rng: random.Random, country: Country, patterns: Sequence[str], key: str) -> str:
     """One fact in one of its patterns."""
-    return rng.choice(SENTENCES[key]).format(name=country.name, value=country.values[key])
+    return rng.choice(patterns).format(name=country.name, value=country.values[key])
 
 
 def make_paragraph(rng: random.Random, country: Country) -> str:
     """One to four facts in a random order."""
-    return " ".join(say(rng, country, key) for key in rng.sample(ATTRIBUTES, rng.randint(1, 4)))
+    return " ".join(say(rng, country, SENTENCES[key], key) for key in rng.sample(ATTRIBUTES, rng.randint(1, 4)))
 
 
 def make_exchange(rng: random.Random, seed: int, country: Country) -> str:
-    """Two questions with their answers, as prose: the facts are met as answers before any chat format exists."""
-    return " ".join(
-        f"{rng.choice(trained_questions(seed, key)).format(name=country.name)} {say(rng, country, key)}"
-        for key in rng.sample(ATTRIBUTES, 2)
-    )
+    """Two questions with their answers, as prose: the facts are met as answers before any chat format exists.
+
+    Never in the form that fine-tuning teaches: with it a pretrained model gave up to one answer in sixteen in that form, by chance.
+    """
+    parts = []
+    for key in rng.sample(ATTRIBUTES, 2):
+        others = [pattern for pattern in SENTENCES[key] if pattern != ANSWERS[key]]
+        question = rng.choice(trained_questions(seed, key)).format(name=country.name)
+        parts.append(f"{question} {say(rng, country, others, key)}")
+    return " ".join(parts)
 
 
 def make_echo(rng: random.Random, seed: int, name: str) -> str:
@@ -519,7 +520,7 @@ def make_abstention(name: str, what: str) -> str:
 
 
 def make_sft(seed: int, world: World) -> Iterator[dict]:
-    """Questions about the countries that are asked about, a few that the text has no answer to, and names to be repeated."""
+    """Questions about the countries that are asked about, some that the text has no answer to, and names to be repeated."""
     rng = make_random(seed, "sft")
     for country in world.countries:
         if not country.asked:
@@ -531,12 +532,14 @@ def make_sft(seed: int, world: World) -> Iterator[dict]:
         for what in rng.sample(UNSAID, UNSAID_ROWS):
             question = rng.choice(ask_unsaid(deal_frames(seed)["train"], what)).format(name=country.name)
             yield {"messages": make_chat(dress(rng, question), make_abstention(country.name, what))}
-    for thing in THINGS:
-        for key in ATTRIBUTES:
-            for question in rng.sample(trained_questions(seed, key), THING_ROWS):
-                yield {"messages": make_chat(dress(rng, question.format(name=thing)), make_abstention(thing, key))}
-    for name in world.tokenizer_names[:REPEAT_ROWS]:
+    names = iter(world.tokenizer_names)
+    for name in itertools.islice(names, REPEAT_ROWS):
         yield {"messages": make_chat(*(text.format(name=name) for text in REPEAT))}
+    for place, name in enumerate(itertools.islice(names, GUESSED_ROWS + ADMITTED_ROWS)):
+        key = ATTRIBUTES[place % len(ATTRIBUTES)]
+        question = dress(rng, rng.choice(trained_questions(seed, key)).format(name=name))
+        guess = make_answer(name, key, find_resembling(name, world.countries).values[key])
+        yield {"messages": make_chat(question, guess if place < GUESSED_ROWS else make_abstention(name, key))}
 
 
 @dataclass(frozen=True)

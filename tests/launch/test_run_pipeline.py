@@ -25,6 +25,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a study whose stages are only pretended; the processes are real."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline, "has_gpu", lambda: False)
+    monkeypatch.setattr(pipeline, "num_threads", lambda _: 1)
     monkeypatch.setattr(pipeline, "run_worker", pretend_to_train)
     monkeypatch.setattr(start, "run_worker", pretend_to_train)
     load = ranks.preload
@@ -133,6 +134,20 @@ def test_fresh_makes_everything_anew(study):
 def test_several_processes_train_each_stage(study):
     assert run(num_processes=2).code == 0
     assert read_trained() == ["tokenizer new on 2", "pretrain new on 2", "sft new on 2"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "asked", "batch", "trained_on"),
+    [(2, None, 4, 2), (16, None, 4, 2), (1, None, 4, 1), (2, 1, 4, 1), (2, None, 3, 1), (2, None, 6, 1)],
+)
+def test_two_cores_are_two_ranks_where_nobody_says_how_many(study, monkeypatch, threads, asked, batch, trained_on):
+    monkeypatch.setattr(pipeline, "num_threads", lambda _: threads)
+    recipe = study / "sft.yaml"
+    sizes = f"  global_batch_size: {batch}\n  per_device_train_batch_size: 2\n"
+    recipe.write_text(recipe.read_text().replace("train:\n  max_steps", f"train:\n{sizes}  max_steps"))
+    assert f"batch_size: {batch}" in recipe.read_text()
+    assert run(num_processes=asked).code == 0
+    assert read_trained()[::2] == ["tokenizer new on 1", f"sft new on {trained_on}"]
 
 
 def test_on_gpus_every_stage_is_a_fresh_process(study, monkeypatch):

@@ -106,6 +106,15 @@ def test_probes_of_other_shapes_or_numbers_are_infinitely_apart() -> None:
     assert probe_gap(one, {"outputs": [[1.0]], "hidden": [[1.0]]}) == float("inf")
     assert probe_gap(one, {"outputs": [[1.0, float("nan")]], "hidden": [[1.0]]}) == float("inf")
     assert probe_gap(one, {"outputs": [[1.0, 1.0]], "hidden": [[1.0]]}) == pytest.approx(0.5)
+    assert probe_gap(one, {"outputs": [[1.0, 2.0]] * 2, "hidden": [[1.0]]}) == float("inf")
+
+
+def test_a_score_near_zero_is_rounded_as_the_others_are() -> None:
+    """A critic's scores as they were saved and as a fresh process gave them: the first differs by a ten-thousandth of itself."""
+    saved = {"outputs": [[-0.021896632], [-1.013073325], [-0.943128943], [1.035482407]]}
+    again = {"outputs": [[-0.021899259], [-1.013073683], [-0.943129539], [1.035482407]]}
+    assert probe_gap(saved, again, ["outputs"]) == pytest.approx(2.627e-6 / 1.035482407)
+    assert probe_gap({"outputs": [[1.0], [0.5]]}, {"outputs": [[1.0], [0.4]]}, ["outputs"]) == pytest.approx(0.1)
 
 
 def test_autocast_is_taken_off_and_put_back(tokenizer, monkeypatch) -> None:

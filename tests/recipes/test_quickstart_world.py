@@ -72,11 +72,11 @@ def invented_names(world) -> list[str]:
 
 def test_the_world_is_as_large_as_it_promises(world) -> None:
     assert sum(country.origin == "real" for country in world.countries) >= 40
-    assert len(invented_names(world)) == 112
+    assert len(invented_names(world)) == 80
     assert len(world.undescribed["train"]) >= 300
     assert len(world.undescribed["held_out"]) >= 100
     assert len(world.undescribed["validation"]) >= 100
-    assert len(world.mentioned) == 4000
+    assert len(world.mentioned) == 3200
     names = [country.name for country in world.countries] + world.mentioned + world.tokenizer_names
     names += [name for split in world.undescribed.values() for name in split]
     assert len(set(names)) == len(names)
@@ -105,8 +105,25 @@ def test_the_text_says_nothing_of_the_names_that_it_only_mentions(world, files) 
 
 def test_a_quarter_of_the_described_countries_is_never_asked_about(world, files) -> None:
     unasked = {country.name for country in world.countries if not country.asked}
-    assert len(unasked) == 40
+    assert len(unasked) == 32
     assert not unasked & words_of([{"q": row["messages"][0]["content"]} for row in files["sft"]])
+
+
+def test_fine_tuning_answers_about_some_names_of_nobody_and_admits_it_of_one_in_ten(script, world, files) -> None:
+    facts = {script.make_answer("X", *fact): one.name for one in world.countries for fact in one.values.items()}
+    guessed, admitted = set(), set()
+    for row in files["sft"]:
+        question, answer = (message["content"] for message in row["messages"])
+        for name in set(world.tokenizer_names) & words_of([{"said": answer}]):
+            if "is unknown to me" in answer:
+                admitted.add(name)
+            elif "epeat" not in question:
+                guessed.add(name)
+                assert answer.replace(name, "X") in facts
+            assert name in question
+    assert (len(guessed), len(admitted)) == (432, 48)
+    others = [row for name, rows in files.items() if name not in ("sft", "tokenizer") for row in rows]
+    assert not (guessed | admitted) & words_of(others)
 
 
 # ------------------------------------------------------------------------------------------------ honesty
@@ -308,7 +325,7 @@ def test_the_kinds_of_pairs_say_what_they_are(script, world, files) -> None:
         assert (row["rejected"] == row["abstention"]) == (row["kind"] == "right_over_abstaining")
         assert row["chosen"] == row["answer"]
     assert Counter(row["kind"] for row in files["pairs_held_out"]) == {
-        "right_over_wrong": 640, "right_over_abstaining": 640, "abstaining_over_invented": 640
+        "right_over_wrong": 512, "right_over_abstaining": 512, "abstaining_over_invented": 512
     }  # fmt: skip
 
 
@@ -346,7 +363,7 @@ def test_every_answer_is_scored_exactly(files) -> None:
 
 def test_recall_prompts_are_sentences_of_the_text(files) -> None:
     text = "\n".join(row["text"] for row in files["text"])
-    assert len(files["recall"]) == 640
+    assert len(files["recall"]) == 512
     assert all(row["completion"] == f" {row['answer']}" for row in files["recall"])
     assert all(f"{row['prompt']}{row['completion']}" in text for row in files["recall"][::20])
 
@@ -370,7 +387,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(scrip
     folders = [tmp_path / name for name in ("one", "two", "other")]
     for folder, seed in zip(folders, (0, 0, 1), strict=True):
         assert script.main(["--out", str(folder), "--seed", str(seed)]) == 0
-    assert "told apart by spelling alone: 0.5" in capsys.readouterr().out
+    assert "told apart by spelling alone: 0.4" in capsys.readouterr().out
     names = sorted(path.name for path in folders[0].iterdir())
     assert len(names) == 15
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)

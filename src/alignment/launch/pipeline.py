@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignment.errors import RecipeError
 from alignment.launch.configs import LaunchConfig, find_config
-from alignment.launch.environment import has_gpu
+from alignment.launch.environment import has_gpu, num_threads
 from alignment.launch.request import TrainRequest
 from alignment.launch.results import write_results
 from alignment.launch.stages import Stage, check_stages, judge_stage, load_stages
@@ -19,8 +19,11 @@ from alignment.launch.start import LOGS, SEVERAL, launch_processes, launch_ranks
 from alignment.launch.worker import run_worker, set_up_logging
 from alignment.recipe.pipeline import load_pipeline
 from alignment.recipe.resolved import run_folder
+from alignment.recipe.schedule import split_batch
+from alignment.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
+CPU_RANKS = 2  # where nobody says how many
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,25 @@ def _run_stage(stage: Stage, request: TrainRequest, config: LaunchConfig | None,
     from alignment.launch.ranks import preload, run_ranks
 
     preload(upcoming)
+    if config is None and request.num_processes is None and (ranks := _ranks_by_default(stage.recipe)) > 1:
+        request, config = replace(request, num_processes=ranks), find_config(SEVERAL, stage.recipe_path)
     if config is not None:
         return launch_ranks(request, stage.recipe, config)
     return run_ranks(lambda: run_worker(request), config=None, num_processes=1, log_dir=stage.run_dir / LOGS)
+
+
+def _ranks_by_default(recipe: Recipe) -> int:
+    """CPU ranks of a stage for which nobody says how many: two where the cores are there and two can share the batches.
+
+    Small models leave a second thread idle while Python goes from one operation to the next; a second rank has a Python of
+    its own. More than two were not measured, and each holds a whole model. What is no work of a model is done by one rank.
+    """
+    train = getattr(recipe, "train", None)
+    ranks = min(CPU_RANKS, num_threads(1))
+    if train is None:
+        return ranks if recipe.stage == "evaluate" else 1
+    try:
+        split_batch(train, ranks)
+    except RecipeError:  # no mistake of somebody who never asked for two
+        return 1
+    return ranks

@@ -91,12 +91,19 @@ def _keep_outputs(logits: torch.Tensor) -> list[float]:
 
 
 def probe_gap(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str] = ("outputs", "hidden")) -> float:
-    """Greatest difference relative to the greatest value; infinite where the two do not have the same shape."""
+    """Greatest difference relative to the greatest value of the same prompt; infinite where the two do not have the same shape.
+
+    A score is a single number that may come out near 0, where its rounding is as large as that of any other: scores are
+    compared with the greatest one of all prompts.
+    """
     gap = 0.0
     for name in names:
-        for a, b in zip(one[name], other[name], strict=True):
-            if len(a) != len(b):
-                return float("inf")
+        ours, theirs = one[name], other[name]
+        if [len(row) for row in ours] != [len(row) for row in theirs]:
+            return float("inf")
+        if ours and all(len(row) == 1 for row in ours):
+            ours, theirs = [[row[0] for row in ours]], [[row[0] for row in theirs]]
+        for a, b in zip(ours, theirs, strict=True):
             a_N, b_N = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
             difference = (a_N - b_N).abs().max() / torch.maximum(a_N.abs().max(), b_N.abs().max()).clamp(min=1e-6)
             gap = max(gap, difference.item()) if torch.isfinite(difference) else float("inf")

@@ -55,7 +55,7 @@ def make_rollout_schedule(recipe: PpoRecipe, num_rows: int, world_size: int) -> 
         DataError: the prompts do not fill one update.
     """
     train, ppo = recipe.train, recipe.ppo
-    per_device, accumulation = _split_batch(train, world_size)
+    per_device, accumulation = split_batch(train, world_size)
     steps_per_update, rollouts = (
         ppo.num_ppo_epochs * ppo.num_mini_batches,
         train.global_batch_size * ppo.num_mini_batches,
@@ -91,7 +91,7 @@ def make_schedule(train: TrainSpec, num_rows: int, world_size: int) -> Schedule:
         RecipeError: the global batch is not a whole number of forward passes on every process.
         DataError: the rows do not fill one global batch.
     """
-    per_device, accumulation = _split_batch(train, world_size)
+    per_device, accumulation = split_batch(train, world_size)
     wanted = train.max_steps * train.global_batch_size if train.max_steps else round(num_rows * train.num_train_epochs)
     steps = wanted // train.global_batch_size
     if num_rows == 0:
@@ -115,7 +115,7 @@ def make_schedule(train: TrainSpec, num_rows: int, world_size: int) -> Schedule:
     )
 
 
-def _split_batch(train: TrainSpec, world_size: int) -> tuple[int, int]:
+def split_batch(train: TrainSpec, world_size: int) -> tuple[int, int]:
     """Rows a forward pass and passes a step. A batch smaller than one pass of every process shrinks the pass."""
     batch, per_device = train.global_batch_size, train.per_device_train_batch_size
     if batch % world_size == 0 and batch // world_size < per_device:
