@@ -333,7 +333,7 @@ def make_paragraph(rng: random.Random, country: Country) -> str:
 def make_exchange(rng: random.Random, seed: int, country: Country) -> str:
     """Two questions with their answers, as prose: the facts are met as answers before any chat format exists.
 
-    Never in the form that fine-tuning teaches: with it a pretrained model gave up to one answer in sixteen in that form, by chance.
+    Never in the form that fine-tuning teaches: with it one pretrained model gave one answer in sixteen right in that form.
     """
     parts = []
     for key in rng.sample(ATTRIBUTES, 2):

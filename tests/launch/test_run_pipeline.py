@@ -271,6 +271,13 @@ def test_several_machines_are_refused(study):
     assert "--num_machines: a pipeline runs on one machine" in refused(RecipeError, num_machines=2)
 
 
+@pytest.mark.parametrize("option", ["num_processes", "num_machines"])
+@pytest.mark.parametrize("asked", [0, -1])
+def test_less_than_one_process_or_machine_is_refused(option, asked):
+    with pytest.raises(RecipeError, match=f"^--{option}: {asked}; at least 1 was expected"):
+        TrainRequest(STUDY, **{option: asked})
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text

@@ -110,10 +110,10 @@ def test_probes_of_other_shapes_or_numbers_are_infinitely_apart() -> None:
 
 
 def test_a_score_near_zero_is_rounded_as_the_others_are() -> None:
-    """A critic's scores as they were saved and as a fresh process gave them: the first differs by a ten-thousandth of itself."""
-    saved = {"outputs": [[-0.021896632], [-1.013073325], [-0.943128943], [1.035482407]]}
-    again = {"outputs": [[-0.021899259], [-1.013073683], [-0.943129539], [1.035482407]]}
-    assert probe_gap(saved, again, ["outputs"]) == pytest.approx(2.627e-6 / 1.035482407)
+    """A critic's scores in fp32 and in fp64: the first differs by more than a ten-thousandth of itself."""
+    fp32 = {"outputs": [[-0.02189883589744568], [-1.0130736827850342], [-0.9431295394897461], [1.035482406616211]]}
+    fp64 = {"outputs": [[-0.02189663238823414], [-1.0130733251571655], [-0.9431289434432983], [1.035482406616211]]}
+    assert probe_gap(fp32, fp64, ["outputs"]) == pytest.approx(2.2035e-6 / 1.0354824, rel=1e-3)
     assert probe_gap({"outputs": [[1.0], [0.5]]}, {"outputs": [[1.0], [0.4]]}, ["outputs"]) == pytest.approx(0.1)
 
 

@@ -29,7 +29,12 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """What `train`, `submit` and `run` share."""
     parser.add_argument("--accelerate_config", metavar="NAME|PATH", help="ddp, zero1, zero2, zero3, fsdp2, or a file")
-    parser.add_argument("--num_processes", type=int, metavar="N", help="processes over all machines")
+    parser.add_argument(
+        "--num_processes",
+        type=int,
+        metavar="N",
+        help="processes over all machines (default: as the config says; without one 1, and 2 for `run` on CPUs)",
+    )
     parser.add_argument("--num_machines", type=int, metavar="M", help="machines")
     parser.add_argument("--report_to", choices=TRACKERS, help="live tracking (default: none)")
     parser.add_argument("--fresh", action="store_true", help="set an existing run aside and start anew")
