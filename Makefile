@@ -21,8 +21,9 @@ quickstart: install
 	$(BIN)/python recipes/quickstart/make_world.py
 	$(OFFLINE) $(BIN)/alignment run recipes/quickstart
 
-# Two workers of one thread each: the models are tiny, and threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest tests --ignore tests/gpu -n 2 --dist loadfile
+# Two workers of one thread each: the models are tiny, and threads would only wait for each other. In the order of their names, as
+# files with few tests take the longest; compiled modules are kept, so that the processes that tests start find them.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(OFFLINE) $(BIN)/python -m pytest tests --ignore tests/gpu -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m "not slow and not acceptance" --durations=15

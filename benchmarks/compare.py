@@ -135,6 +135,7 @@ def compare(cell: Cell, scale: Scale, folder: Path, runs: int) -> dict[str, dict
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONDONTWRITEBYTECODE": "",  # TRL is compiled when it is installed, a checkout of ours when it is first run
     }
     if scale.gpu:
         (folder / "site").mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """Every recipe that comes with the project: it passes check, stands in a pipeline, and is described in five parts."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ WANTED = {
 }  # fmt: skip
 
 
+@cache
 def recipes_of(study: Path) -> list[Path]:
     return [path for path in sorted(study.glob("*.yaml")) if not is_pipeline(path)]
 

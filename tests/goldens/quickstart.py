@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.unfinished import leave_out_the_end
+
 ROOT = Path(__file__).parent.parent.parent
 QUICKSTART = ROOT / "recipes/quickstart"
 PATH = Path(__file__).parent / "quickstart.json"
@@ -31,7 +35,10 @@ def make_trace(folder: Path) -> dict[str, Any]:
     )
     _train(study, "curate")
     _train(study, "tokenizer")
-    return {stage: _trace(study, stage) for stage in STAGES}
+    found = {stage: _trace(study, stage) for stage in STAGES[:2]}
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_the_end(patch)  # nothing starts from the pairs' models
+        return found | {stage: _trace(study, stage) for stage in STAGES[2:]}
 
 
 def _train(study: Path, stage: str, *overrides: str) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from alignment.launch.ranks import preload, run_ranks
 from alignment.launch.request import TrainRequest
 from alignment.launch.worker import run_worker
 from tests.ragged_rows import write_rows
+from tests.unfinished import leave_out_the_end
 
 STEPS, NUM_ROWS = 30, 90  # 240 positions: two whole epochs and a part of the third
 STRATEGIES = ["ddp", "zero3", "fsdp2"]
@@ -71,14 +71,6 @@ def work(root: Path, name: str, out: str | None = None, overrides: tuple[str, ..
         leave_out_the_end()
     recipe, run_dir = Path(f"recipes/same/{name}.yaml"), Path(f"runs/{out}") if out else None
     return run_worker(TrainRequest(recipe, out=run_dir, overrides=overrides))
-
-
-def leave_out_the_end() -> None:
-    """Writing and reading back take ten times as long as the steps; in this forked process only."""
-    from alignment.train import finish
-
-    finish.Verifier = lambda: type("NoVerifier", (nullcontext,), {"close": lambda self: None})()
-    finish.write_result = lambda *_: None
 
 
 def losses(

@@ -1,6 +1,7 @@
 """The recipes that the tests of this folder go through, and how to take one apart."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from alignment.recipe.locate import Node
@@ -25,6 +26,7 @@ CONFIG_VALUES = {
 }  # fmt: skip
 
 
+@cache
 def repository_recipes() -> list[Path]:
     """Every recipe that users can run, and the full ones."""
     found = [*ROOT.glob("recipes/*/*.yaml"), *ROOT.glob("tests/acceptance/*.yaml"), *FULL.glob("*.yaml")]

@@ -6,6 +6,8 @@ import shutil
 import pytest
 import study as written
 
+from tests.unfinished import leave_out_the_end
+
 DPO = written.PAIRS.format(stage="dpo", start="runs/study/sft/final", lora="", steps=6) + written.DPO.format(
     reference="start"
 )
@@ -15,6 +17,11 @@ RECIPES = {
     "dpo": DPO,
     "dpo_with_sft_loss": DPO + "  sft_weight: 0.7\n",
 }
+
+
+@pytest.fixture(autouse=True)
+def _unfinished(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_the_end(monkeypatch)  # the start models of the study are finished
 
 
 @pytest.mark.parametrize("name", RECIPES)
