@@ -127,3 +127,14 @@ def test_ranks_share_the_cores_and_never_exceed_what_the_user_set(monkeypatch):
     assert [num_threads(1), num_threads(3), num_threads(16)] == [8, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert [num_threads(1), num_threads(8)] == [3, 1]
+
+
+def test_two_environments_do_not_build_over_each_other(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = environment.extensions_folder()
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path / "venv"))
+    assert environment.extensions_folder() != here
+    assert environment.extensions_folder().is_relative_to(tmp_path)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "named"))
+    assert environment.extensions_folder() == tmp_path / "named"

@@ -87,3 +87,23 @@ def test_lineage_places_a_run_after_all_that_it_is_made_from() -> None:
     xs = [float(x) for x in re.findall(r'<rect x="([\d.]+)"', wide)]
     assert xs == sorted(set(xs))
     assert wide.count('class="edge"') == 4
+
+
+def test_an_edge_that_passes_a_column_of_lineage_runs_beside_its_boxes() -> None:
+    boxes = {name: Box(name) for name in ("sft", "reward", "dpo", "ppo", "evaluate")}
+    edges = [
+        ("sft", "reward"),
+        ("sft", "dpo"),
+        ("sft", "ppo"),
+        ("reward", "ppo"),
+        ("dpo", "evaluate"),
+        ("sft", "evaluate"),
+    ]
+    wide, narrow = draw_lineage(boxes, edges).split('<div class="narrow')
+    for drawn, across in ((wide, True), (narrow, False)):
+        corners = [tuple(map(float, found)) for found in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', drawn)]
+        lanes = [tuple(map(float, found)) for found in re.findall(r"([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)C", drawn)]
+        assert len(lanes) == 2
+        for x1, y1, x2, y2 in lanes:
+            assert (y1 == y2 and x2 - x1 == 116) if across else (x1 == x2 and y2 - y1 == 50)
+            assert not any(x <= x1 <= x + 116 and y <= y1 <= y + 50 for x, y in corners)

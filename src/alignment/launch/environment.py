@@ -5,6 +5,7 @@ also makes launcher configs that were written for GPUs mean the same on a machin
 would otherwise become something else without a word. Whether they did is `check.py`'s to see.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import sys
@@ -101,10 +102,16 @@ def cache_folder() -> Path:
 
 
 def extensions_folder() -> Path:
-    """Where torch builds C++ extensions, DeepSpeed's among them; another torch or Python builds anew."""
+    """Where torch builds C++ extensions, DeepSpeed's among them.
+
+    Another torch, Python or environment has another: builds name the folders of their headers, so that two environments would
+    build anew by turns.
+    """
     if named := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(named)
-    return cache_folder() / f"extensions-{sys.implementation.cache_tag}-torch-{importlib.metadata.version('torch')}"
+    environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
+    torch = importlib.metadata.version("torch")
+    return cache_folder() / f"extensions-{sys.implementation.cache_tag}-torch-{torch}-{environment}"
 
 
 def path_with_scripts() -> str:

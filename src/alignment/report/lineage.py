@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 _BOX_WIDTH, _BOX_HEIGHT = 116, 50
 _GAP, _CROSS_GAP = 34, 14
@@ -34,6 +35,26 @@ def _arrange(boxes: Mapping[str, Box], edges: Sequence[tuple[str, str]]) -> list
     return [[key for key in boxes if depth[key] == level] for level in range(max(depth.values(), default=0) + 1)]
 
 
+def _make_lanes(
+    columns: Sequence[Sequence[str]], edges: Sequence[tuple[str, str]]
+) -> tuple[list[list[str]], dict[tuple[str, str], list[str]]]:
+    """The columns with a lane of its own for every edge that passes one, and the lanes of each edge, in order.
+
+    A lane lies on the side of its column where the edge ends, so that no edge runs behind a box.
+    """
+    level = {key: place for place, keys in enumerate(columns) for key in keys}
+    before: list[list[str]] = [[] for _ in columns]
+    after: list[list[str]] = [[] for _ in columns]
+    lanes: dict[tuple[str, str], list[str]] = {}
+    for start, end in edges:
+        ends = columns[level[end]]
+        side = before if 2 * ends.index(end) < len(ends) - 1 else after
+        lanes[start, end] = [f"{start} > {end} > {place}" for place in range(level[start] + 1, level[end])]
+        for place, lane in enumerate(lanes[start, end], level[start] + 1):
+            side[place].append(lane)
+    return [[*before[place], *keys, *after[place]] for place, keys in enumerate(columns)], lanes
+
+
 def _picture(
     columns: Sequence[Sequence[str]],
     boxes: Mapping[str, Box],
@@ -41,40 +62,57 @@ def _picture(
     across: bool,
     label: str,
 ) -> str:
-    most = max(map(len, columns))
+    columns, lanes = _make_lanes(columns, edges)
     along_size, cross_size = (_BOX_WIDTH, _BOX_HEIGHT) if across else (_BOX_HEIGHT, _BOX_WIDTH)
     gap = _GAP if across else 26
-    places = {}
+    extents = [
+        sum(cross_size if key in boxes else 0 for key in keys) + (len(keys) - 1) * _CROSS_GAP for keys in columns
+    ]
+    begins: dict[str, tuple[float, float]] = {}
+    middles: dict[str, float] = {}
     for level, keys in enumerate(columns):
-        spare = (most - len(keys)) * (cross_size + _CROSS_GAP) / 2
-        for row, key in enumerate(keys):
-            along = 2 + level * (along_size + gap)
-            cross = 2 + spare + row * (cross_size + _CROSS_GAP)
-            places[key] = (along, cross) if across else (cross, along)
-    width = max(x for x, _ in places.values()) + _BOX_WIDTH + 2
-    height = max(y for _, y in places.values()) + _BOX_HEIGHT + 2
-    arrows = "".join(_arrow(places[start], places[end], across) for start, end in edges)
-    drawn = "".join(_draw_box(boxes[key], *places[key]) for key in places)
+        cross = 2 + (max(extents) - extents[level]) / 2
+        for key in keys:
+            size = cross_size if key in boxes else 0
+            begins[key] = (2 + level * (along_size + gap), cross)
+            middles[key] = cross + size / 2
+            cross += size + _CROSS_GAP
+    length, breadth = len(columns) * (along_size + gap) - gap + 4, max(extents) + 4
+    width, height = (length, breadth) if across else (breadth, length)
+    arrows = ""
+    for start, end in edges:
+        way = [
+            (begins[start][0] + along_size, middles[start]),
+            *((begins[lane][0] + step, middles[lane]) for lane in lanes[start, end] for step in (0, along_size)),
+            (begins[end][0], middles[end]),
+        ]
+        arrows += _arrow(way, across)
+    drawn = "".join(
+        _draw_box(boxes[key], *(place if across else place[::-1])) for key, place in begins.items() if key in boxes
+    )
     return (
         f'<svg class="lineage" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'aria-label="{label}">{arrows}{drawn}</svg>'
     )
 
 
-def _arrow(start: tuple[float, float], end: tuple[float, float], across: bool) -> str:
-    if across:
-        (x1, y1), (x2, y2) = (start[0] + _BOX_WIDTH, start[1] + _BOX_HEIGHT / 2), (end[0], end[1] + _BOX_HEIGHT / 2)
-        middle, head = (
-            f"C{x1 + 20:g} {y1:g} {x2 - 24:g} {y2:g} {x2 - 6:g} {y2:g}",
-            f"M{x2 - 8:g} {y2 - 4:g}L{x2 - 1:g} {y2:g}l-7 4z",
-        )
-    else:
-        (x1, y1), (x2, y2) = (start[0] + _BOX_WIDTH / 2, start[1] + _BOX_HEIGHT), (end[0] + _BOX_WIDTH / 2, end[1])
-        middle, head = (
-            f"C{x1:g} {y1 + 16:g} {x2:g} {y2 - 20:g} {x2:g} {y2 - 6:g}",
-            f"M{x2 - 4:g} {y2 - 8:g}L{x2:g} {y2 - 1:g}l4 -7z",
-        )
-    return f'<path class="edge" d="M{x1:g} {y1:g}{middle}"/><path class="head" d="{head}"/>'
+def _arrow(way: Sequence[tuple[float, float]], across: bool) -> str:
+    """A curve from each first point of `way` to the next and a line along each lane; points are (along, cross)."""
+
+    def at(along: float, cross: float) -> str:
+        return f"{along:g} {cross:g}" if across else f"{cross:g} {along:g}"
+
+    leave, arrive = (20, 24) if across else (16, 20)
+    path = f"M{at(*way[0])}"
+    for place, ((along1, cross1), (along2, cross2)) in enumerate(pairwise(way)):
+        if place % 2:  # along a lane
+            path += f"L{at(along2, cross2)}"
+            continue
+        stop = along2 - (6 if place == len(way) - 2 else 0)
+        path += f"C{at(along1 + leave, cross1)} {at(along2 - arrive, cross2)} {at(stop, cross2)}"
+    along, cross = way[-1]
+    head = f"M{at(along - 8, cross - 4)}L{at(along - 1, cross)}L{at(along - 8, cross + 4)}z"
+    return f'<path class="edge" d="{path}"/><path class="head" d="{head}"/>'
 
 
 def _draw_box(box: Box, x: float, y: float) -> str:
