@@ -65,19 +65,18 @@ def _picture(
     columns, lanes = _make_lanes(columns, edges)
     along_size, cross_size = (_BOX_WIDTH, _BOX_HEIGHT) if across else (_BOX_HEIGHT, _BOX_WIDTH)
     gap = _GAP if across else 26
-    extents = [
-        sum(cross_size if key in boxes else 0 for key in keys) + (len(keys) - 1) * _CROSS_GAP for keys in columns
-    ]
+    sizes = {key: cross_size if key in boxes else 0 for keys in columns for key in keys}  # a lane is a line
+    extents = [sum(sizes[key] for key in keys) + (len(keys) - 1) * _CROSS_GAP for keys in columns]
+    widest = max(extents)
     begins: dict[str, tuple[float, float]] = {}
     middles: dict[str, float] = {}
     for level, keys in enumerate(columns):
-        cross = 2 + (max(extents) - extents[level]) / 2
+        cross = 2 + (widest - extents[level]) / 2
         for key in keys:
-            size = cross_size if key in boxes else 0
             begins[key] = (2 + level * (along_size + gap), cross)
-            middles[key] = cross + size / 2
-            cross += size + _CROSS_GAP
-    length, breadth = len(columns) * (along_size + gap) - gap + 4, max(extents) + 4
+            middles[key] = cross + sizes[key] / 2
+            cross += sizes[key] + _CROSS_GAP
+    length, breadth = len(columns) * (along_size + gap) - gap + 4, widest + 4
     width, height = (length, breadth) if across else (breadth, length)
     arrows = ""
     for start, end in edges:
