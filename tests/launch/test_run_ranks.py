@@ -286,3 +286,14 @@ def test_a_build_that_was_killed_does_not_stop_the_next_one(configs, tmp_path):
         return 0 if not lock.exists() else 1
 
     assert run_ranks(work, config=None, num_processes=1, log_dir=tmp_path) == 0
+
+
+def test_a_folder_that_nothing_can_be_built_in_is_named(tmp_path, monkeypatch):
+    from alignment.launch.deepspeed import load_shared_memory_op
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        LaunchError, match=r"file: File exists; a folder was expected.* Name another in TORCH_EXTENSIONS_DIR"
+    ):
+        load_shared_memory_op()

@@ -20,10 +20,17 @@ def load_shared_memory_op() -> None:
     """Imports DeepSpeed for CPUs and loads its shared-memory op, building it when this user has none yet (25 s).
 
     Raises:
-        LaunchError: DeepSpeed is not installed, or the op cannot be built.
+        LaunchError: DeepSpeed is not installed, or the op cannot be built, for which its folder must be writable.
     """
     folder = extensions_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{_OP}.lock").touch()
+    except OSError as error:
+        raise LaunchError(
+            f"{folder}: {error.strerror}; a folder was expected that DeepSpeed's {_OP} can be built in. Name another in "
+            "TORCH_EXTENSIONS_DIR, or use ddp or fsdp2."
+        ) from error
     os.environ.update(TORCH_EXTENSIONS_DIR=str(folder), PATH=path_with_scripts(), DS_ACCELERATOR="cpu")
     try:
         with _quiet_stderr():  # the import tries which ops it could build, and the linker says what it lacks
